@@ -1,0 +1,875 @@
+"""The proxy that the models are bound to, and the databases it can stand for.
+
+Three things live here: `proxy` with `connect()` and `using()`, the database classes that
+`create_database()` makes, and the one place that turns driver errors into ours.
+
+Peewee's pool is used for PostgreSQL and for SQLite alike. `PooledConnections` extends it where it
+falls short of what a service needs, and says how.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
+from heapq import heappush
+from pathlib import Path
+from typing import Any, cast
+
+import peewee
+from playhouse.pool import (
+    PoolConnection,
+    PooledDatabase,
+    PooledPostgresqlDatabase,
+    PooledSqliteDatabase,
+)
+
+from hopper_data.config import Backend, DatabaseConfig, DatabaseURL
+from hopper_data.errors import (
+    DatabaseError,
+    DatabaseNotFound,
+    DatabaseUnavailable,
+    IntegrityError,
+    PoolTimeout,
+    ValidationError,
+)
+
+__all__ = [
+    "Database",
+    "PostgresqlDatabase",
+    "SqliteDatabase",
+    "connect",
+    "create_database",
+    "proxy",
+    "using",
+]
+
+logger = logging.getLogger("hopper_data")
+_peewee_logger = logging.getLogger("peewee")
+
+POSTGRESQL = "postgresql"
+SQLITE = "sqlite"
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+class ConstraintViolation(IntegrityError):
+    """What the driver told about a refused write, before a repository puts it into words.
+
+    `kind` is one of unique, foreign_key, not_null and check; `table` and `columns` say where, as
+    far as the backend tells; `referenced` is the table that still points at the row.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        constraint: str | None = None,
+        *,
+        kind: str,
+        table: str = "",
+        columns: tuple[str, ...] = (),
+        values: tuple[str, ...] = (),
+        referenced: str = "",
+    ) -> None:
+        super().__init__(message, constraint)
+        self.kind = kind
+        self.table = table
+        self.columns = columns
+        self.values = values
+        self.referenced = referenced
+
+
+_CONNECTION_STATES = ("08", "57P", "53300")
+_CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError"})  # of any driver
+_RETRYABLE_STATES = ("40001", "40P01")
+_DATA_STATES = ("22", "54000")
+_PG_KINDS = {
+    "23505": "unique",
+    "23503": "foreign_key",
+    "23502": "not_null",
+    "23514": "check",
+    "23P01": "unique",
+}
+_PG_DETAIL = re.compile(r"Key \((?P<columns>.*?)\)=\((?P<values>.*)\) (?P<what>.*)", re.DOTALL)
+_SQLITE_COLUMNS = re.compile(r"constraint failed: (?P<what>.+)")
+
+
+def translate(error: BaseException, database: Database) -> DatabaseError:
+    """The error of ours that says what `error`, of Peewee or of a driver, means."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None)
+    if isinstance(original, sqlite3.Error):
+        return _translate_sqlite(original, database)
+    if state:
+        return _translate_state(state, original, database)
+    if any(base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__):
+        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
+    return DatabaseError(f"{database.label}: {_first_line(original)}")
+
+
+def _translate_state(state: str, original: BaseException, database: Database) -> DatabaseError:
+    if state in _PG_KINDS:
+        return _violation(_PG_KINDS[state], original)
+    if state.startswith(_CONNECTION_STATES):
+        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
+    if state in _RETRYABLE_STATES:
+        return DatabaseError(
+            f"the transaction lost a race and was rolled back: {_first_line(original)}",
+            retryable=True,
+        )
+    if state.startswith(_DATA_STATES):
+        return ValidationError(f"the database refused a value: {_first_line(original)}")
+    if state == "42P01":
+        return DatabaseError(
+            f"{_first_line(original)} in {database.label}: run `hopper-data migrate` first"
+        )
+    return DatabaseError(f"{database.label}: {_first_line(original)}")
+
+
+def _violation(kind: str, original: BaseException) -> ConstraintViolation:
+    diag = getattr(original, "diag", None)
+    constraint = getattr(diag, "constraint_name", None)
+    table = getattr(diag, "table_name", None) or ""
+    match = _PG_DETAIL.match(getattr(diag, "message_detail", None) or "")
+    columns: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    referenced = ""
+    if match:
+        columns = tuple(part.strip(' "') for part in match["columns"].split(","))
+        values = tuple(match["values"].split(", ")) if len(columns) > 1 else (match["values"],)
+        if "still referenced" in match["what"]:
+            referenced = match["what"].rpartition('table "')[2].rstrip('".')
+    elif kind == "not_null":
+        columns = (getattr(diag, "column_name", None) or "",)
+    return ConstraintViolation(
+        _first_line(original),
+        constraint,
+        kind=kind,
+        table=table,
+        columns=columns,
+        values=values,
+        referenced=referenced,
+    )
+
+
+_SQLITE_KINDS = {
+    "SQLITE_CONSTRAINT_UNIQUE": "unique",
+    "SQLITE_CONSTRAINT_PRIMARYKEY": "unique",
+    "SQLITE_CONSTRAINT_ROWID": "unique",
+    "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
+    "SQLITE_CONSTRAINT_NOTNULL": "not_null",
+    "SQLITE_CONSTRAINT_CHECK": "check",
+}
+
+
+def _translate_sqlite(original: sqlite3.Error, database: Database) -> DatabaseError:
+    name = getattr(original, "sqlite_errorname", None) or ""
+    text = str(original)
+    if name in _SQLITE_KINDS:
+        return _sqlite_violation(_SQLITE_KINDS[name], text)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseUnavailable(
+            f"{database.label} is locked by another writer "
+            f"(waited {database.config.busy_timeout_ms} ms)",
+            retryable=False,
+        )
+    if name == "SQLITE_CANTOPEN":
+        return DatabaseNotFound(f"{database.label} cannot be opened: {text}")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return DatabaseError(f"{database.label} is not a sound SQLite database: {text}")
+    if name.startswith(("SQLITE_TOOBIG", "SQLITE_MISMATCH")) or "malformed JSON" in text:
+        return ValidationError(f"the database refused a value: {text}")
+    if "no such table" in text:
+        return DatabaseError(f"{text} in {database.label}: run `hopper-data migrate` first")
+    return DatabaseError(f"{database.label}: {text}")
+
+
+def _sqlite_violation(kind: str, text: str) -> ConstraintViolation:
+    match = _SQLITE_COLUMNS.search(text)
+    what = match["what"] if match else ""
+    if kind == "check":
+        return ConstraintViolation(text, what or None, kind=kind)
+    if what.startswith("index "):
+        return ConstraintViolation(text, what[6:].strip("'"), kind=kind)
+    parts = [part.partition(".") for part in what.split(", ")] if what else []
+    table = parts[0][0] if parts else ""
+    return ConstraintViolation(
+        text, kind=kind, table=table, columns=tuple(column for _, _, column in parts)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """The driver's own words without the statement, which may hold the caller's values."""
+    diag = getattr(error, "diag", None)
+    text = getattr(diag, "message_primary", None) or str(error)
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def translated(database: Database) -> Iterator[None]:
+    """Turn what Peewee and the drivers raise into our errors, the original as the cause."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
+        raise translate(error, database) from error
+    except Exception as error:
+        # psycopg2 is not imported here, and raises its own classes where Peewee does not wrap.
+        if getattr(error, "pgcode", None) or type(error).__module__.startswith("psycopg2"):
+            raise translate(error, database) from error
+        raise
+
+
+# -- pool -----------------------------------------------------------------------------------------
+
+
+class PooledConnections(PooledDatabase):
+    """Peewee's pool, with what our table of guarantees asks for beyond it.
+
+    - Peewee opens and checks connections while it holds two locks. A server that does not answer
+      makes every other thread queue behind the first one. Here a place in the pool is reserved
+      under the lock, and the network is used outside it.
+    - Idle connections shrink to `pool_size` again; Peewee keeps all that were ever opened.
+    - A connection that was used last is handed out first, so that spare ones age and go.
+    - An exhausted pool raises `PoolTimeout`, not a ValueError, and says who holds it.
+    - A connection lost in the middle of a transaction is thrown away when the session ends, and
+      the thread can go on at once.
+    - A thread that ends without giving its connection back does not take it along.
+    - After a fork the child forgets the connections of its parent.
+    """
+
+    config: DatabaseConfig
+    label: str
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        state = self._state
+        if not state.closed:
+            if reuse_if_open:
+                return False
+            raise DatabaseError("a connection is already open in this thread")
+        with translated(cast("Database", self)):
+            connection = self._connect()
+        state.set_connection(connection)
+        state.lease = _Lease(self, connection)
+        return True
+
+    def _connect(self) -> Any:
+        deadline = time.monotonic() + self.config.pool_timeout_s
+        while True:
+            entry = self._reserve(deadline)
+            if entry is None:
+                return self._open_reserved()
+            created, connection = entry
+            if self._usable(connection, created):
+                return connection
+            self._forget(connection)
+
+    def _reserve(self, deadline: float) -> tuple[float, Any] | None:
+        """An idle connection marked as taken, or None and a place for a new one."""
+        with self._pool_available:
+            while True:
+                if self._connections:
+                    newest = max(self._connections, key=lambda entry: entry[1])
+                    self._connections.remove(newest)
+                    created, _, connection = newest
+                    self._in_use[self.conn_key(connection)] = PoolConnection(
+                        created, connection, time.time()
+                    )
+                    return created, connection
+                if len(self._in_use) + self._opening < self.config.max_connections:
+                    self._opening += 1
+                    return None
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise PoolTimeout(
+                        f"{self.label}: all {self.config.max_connections} connections stayed in "
+                        f"use for {self.config.pool_timeout_s:g} s"
+                    )
+                self._pool_available.wait(remaining)
+
+    def _open_reserved(self) -> Any:
+        connection = None
+        try:
+            connection = self._open()
+            return connection
+        finally:
+            with self._pool_available:
+                self._opening -= 1
+                if connection is None:
+                    self._pool_available.notify()
+                else:
+                    now = time.time()
+                    self._in_use[self.conn_key(connection)] = PoolConnection(now, connection, now)
+
+    def _open(self) -> Any:
+        """A new connection of the driver, ready for use."""
+        connection = super(PooledDatabase, self)._connect()
+        if self.server_version is None:
+            self._set_server_version(connection)
+        return connection
+
+    def _usable(self, connection: Any, created: float) -> bool:
+        recycle_s = self.config.recycle_s
+        if recycle_s and time.time() - created > recycle_s:
+            return False
+        return not (self.config.pre_ping and self._is_closed(connection))
+
+    def _forget(self, connection: Any) -> None:
+        with self._pool_available:
+            self._in_use.pop(self.conn_key(connection), None)
+            self._pool_available.notify()
+        self._close_raw(connection)
+
+    def _close(self, conn: Any, close_conn: bool = False) -> None:
+        with self._pool_available:
+            entry = self._in_use.get(self.conn_key(conn))
+            keep = (
+                entry is not None
+                and not close_conn
+                and len(self._connections) < self.config.pool_size
+                and not self._outlived(entry.timestamp)
+            )
+        # Checking may talk to the server, so it happens outside the lock.
+        if not (keep and entry is not None and self._can_reuse(conn)):
+            self._forget(conn)
+            return
+        with self._pool_available:
+            self._in_use.pop(self.conn_key(conn), None)
+            self._heap_counter += 1
+            heappush(self._connections, (entry.timestamp, self._heap_counter, conn))
+            self._pool_available.notify()
+
+    def _outlived(self, created: float) -> bool:
+        return bool(self.config.recycle_s) and time.time() - created > self.config.recycle_s
+
+    def pool_status(self) -> dict[str, int]:
+        """How many connections are in use, idle, and at most allowed."""
+        with self._pool_lock:
+            return {
+                "in_use": len(self._in_use) + self._opening,
+                "idle": len(self._connections),
+                "max": self.config.max_connections,
+            }
+
+    def _after_fork(self) -> None:
+        # The parent goes on using its sockets and files; closing them here would disturb it.
+        _inherited.append((self._connections, self._in_use, self._state))
+        self._pool_lock = threading.RLock()
+        self._pool_available = threading.Condition(self._pool_lock)
+        self._connections, self._in_use, self._opening = [], {}, 0
+        self._state = peewee._ConnectionLocal()
+        self._lock = threading.Lock()
+
+
+class _Lease:
+    """Lives in the state of a thread, and dies with it."""
+
+    def __init__(self, pool: PooledConnections, connection: Any) -> None:
+        self._pool = weakref.ref(pool)
+        self._connection = connection
+
+    def __del__(self) -> None:
+        pool = self._pool()
+        if pool is not None and pool.conn_key(self._connection) in pool._in_use:
+            pool._close(self._connection)
+
+
+_inherited: list[Any] = []
+_live: weakref.WeakSet[PooledConnections] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    for database in list(_live):
+        database._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+# -- databases ------------------------------------------------------------------------------------
+
+
+class Database(PooledConnections):
+    """What the databases of both backends share: settings, logging, errors, transactions.
+
+    `dialect` is "sqlite" or "postgresql". `label` names the database in messages, without a
+    password. Made by `create_database()`.
+    """
+
+    dialect: str
+
+    def _setup(self, config: DatabaseConfig, url: DatabaseURL) -> None:
+        self.config = config
+        self.url = url
+        self.label = str(url)
+        self._opening = 0
+        self._guard = threading.local()
+        _live.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label}>"
+
+    def get_context_options(self) -> dict[str, Any]:
+        # Nodes of ours that are written differently ask for `ctx.state.dialect`.
+        return {**super().get_context_options(), "dialect": self.dialect}
+
+    def _log_query(self, sql: str, params: Any) -> None:
+        # Never the values: they may be credentials.
+        if _peewee_logger.isEnabledFor(logging.DEBUG):
+            _peewee_logger.debug((sql, f"{len(params or ())} parameters"))
+
+    def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            with translated(self):
+                return self._run_statement(sql, params, **options)
+        finally:
+            elapsed_ms = (time.perf_counter() - start) * 1000
+            if self.config.echo:
+                logger.info("%s (%.1f ms)", sql, elapsed_ms)
+            if elapsed_ms >= self.config.slow_query_ms:
+                logger.warning("slow query, %.0f ms: %s", elapsed_ms, sql)
+
+    def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
+        return super()._execute_cursor(sql, params, **options)
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        with translated(self):
+            super().begin(*args, **kwargs)
+
+    def commit(self) -> None:
+        with translated(self):
+            super().commit()
+
+    def rollback(self) -> None:
+        # A connection that broke has rolled back already; the error that broke it is the news.
+        try:
+            super().rollback()
+        except (peewee.PeeweeException, DatabaseError):
+            logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
+
+    def begin_read_only(self) -> None:
+        """Begin what `read_only()` wraps."""
+        raise NotImplementedError
+
+    def end_read_only(self) -> None:
+        """Undo what `begin_read_only` set on the connection, after the transaction."""
+
+    def read_only(self) -> peewee._transaction:
+        """A transaction that sees one state of the data, blocks no writer and cannot write."""
+        return _ReadOnlyTransaction(self)
+
+    def release(self) -> None:
+        """Give this thread's connection back to the pool."""
+        if not self.is_closed():
+            self.close()
+
+    def close_pool(self) -> None:
+        """Close the idle connections, and this thread's own."""
+        self.release()
+        self.close_idle()
+
+
+class _ReadOnlyTransaction(peewee._transaction):
+    def _begin(self) -> None:
+        self.db.begin_read_only()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            self.db.end_read_only()
+
+
+class SqliteDatabase(Database, PooledSqliteDatabase):
+    """A SQLite file, or a database in memory that every thread of the process shares."""
+
+    dialect = SQLITE
+    returning_clause = True
+
+    def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
+        path = url.database
+        if not url.in_memory:
+            path = str(Path(path).absolute())
+        self.in_memory = url.in_memory
+        self._setup(config, url)
+        super().__init__(
+            path,
+            returning_clause=True,
+            lock_type="IMMEDIATE",
+            regexp_function=True,
+            max_connections=config.max_connections,
+            check_same_thread=False,
+        )
+        # Not an argument above: the pool has one of the same name.
+        self._timeout = config.busy_timeout_ms / 1000
+
+    def _open(self) -> Any:
+        if not self.in_memory:
+            self._prepare_file()
+        return super()._open()
+
+    def _prepare_file(self) -> None:
+        path = Path(self.database)
+        if not path.exists():
+            if self.config.must_exist:
+                raise DatabaseNotFound(f"the SQLite file {path} does not exist")
+            if not path.parent.is_dir():
+                raise DatabaseNotFound(
+                    f"the folder {path.parent} of the SQLite file does not exist"
+                )
+            # Made here, so that the file is private from its first moment on; SQLite gives
+            # -wal and -shm the same mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, self.config.file_mode))
+        self._restrict(path)
+
+    def _restrict(self, path: Path) -> None:
+        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            try:
+                if file.stat().st_mode & 0o777 != self.config.file_mode and os.name == "posix":
+                    file.chmod(self.config.file_mode)
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                logger.warning("cannot set the mode of %s to %o", file, self.config.file_mode)
+
+    def _add_conn_hooks(self, conn: sqlite3.Connection) -> None:
+        config = self.config
+        conn.execute(f"PRAGMA busy_timeout = {config.busy_timeout_ms:d}")
+        conn.execute(f"PRAGMA foreign_keys = {'ON' if config.foreign_keys else 'OFF'}")
+        conn.execute(f"PRAGMA synchronous = {config.synchronous}")
+        if not self.in_memory:
+            self._set_journal_mode(conn, config.journal_mode)
+        super()._add_conn_hooks(conn)
+
+    def _set_journal_mode(self, conn: sqlite3.Connection, mode: str) -> None:
+        if conn.execute("PRAGMA journal_mode").fetchone()[0].upper() == mode.upper():
+            return
+        # SQLite does not call its busy handler for this pragma, so processes that open a new
+        # file together must try again.
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                conn.execute(f"PRAGMA journal_mode = {mode}")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+
+    def _usable(self, connection: Any, created: float) -> bool:
+        # A database in memory is gone when its connection closes.
+        return self.in_memory or super()._usable(connection, created)
+
+    def _outlived(self, created: float) -> bool:
+        return not self.in_memory and super()._outlived(created)
+
+    def rollback(self) -> None:
+        # SQLite ends the transaction by itself on some errors, such as a full disk.
+        connection = self._state.conn
+        if connection is not None and connection.in_transaction:
+            super().rollback()
+
+    def begin_read_only(self) -> None:
+        self.execute_sql("PRAGMA query_only = ON")
+        self.begin("DEFERRED")
+
+    def end_read_only(self) -> None:
+        self.execute_sql("PRAGMA query_only = OFF")
+
+    def close_pool(self) -> None:
+        super().close_pool()
+        if not self.in_memory:
+            return
+        with self._pool_lock:
+            self._connections.clear()
+
+    def _after_fork(self) -> None:
+        connections = self._connections
+        super()._after_fork()
+        if self.in_memory:
+            # The child has a copy of the whole database.
+            self._connections = connections
+
+
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
+
+
+class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
+    """A PostgreSQL database.
+
+    A statement that PostgreSQL refuses spoils its whole transaction; SQLite undoes the statement
+    alone. So that a caller who handles a refused write can go on on both, each write inside a
+    transaction stands behind a savepoint. It travels in the same round trip as the write, and is
+    released together with the next one.
+    """
+
+    dialect = POSTGRESQL
+
+    def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
+        self._setup(config, url)
+        super().__init__(
+            url.database or url.user or "postgres",
+            max_connections=config.max_connections,
+            **_libpq_parameters(config, url),
+        )
+
+    def _open(self) -> Any:
+        connection = super()._open()
+        # JSON arrives as text on every driver, and the field parses it.
+        from psycopg2.extras import register_default_json, register_default_jsonb
+
+        register_default_json(connection, loads=_keep_text)
+        register_default_jsonb(connection, loads=_keep_text)
+        return connection
+
+    def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
+        if not self._state.transactions:
+            return super()._run_statement(sql, params, **options)
+        if not _WRITES.match(sql):
+            return super()._run_statement(self._close_guard(sql), params, **options)
+        # A new name each time: were the savepoint not made, because the statement does not even
+        # parse, returning to an older one would undo the write before.
+        number = self._guard_number + 1
+        prefix = f"SAVEPOINT hopper_{number}; "
+        if self._guard_open:
+            prefix = f"RELEASE SAVEPOINT hopper_{self._guard_number}; {prefix}"
+        try:
+            cursor = super()._run_statement(prefix + sql, params, **options)
+        except peewee.PeeweeException:
+            self._undo_statement(number)
+            raise
+        self._guard.number, self._guard.open = number, True
+        return cursor
+
+    def _close_guard(self, sql: str) -> str:
+        """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
+        head = sql[:9].upper()
+        if self._guard_open and head.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")):
+            self._guard.open = False
+            if head.startswith("SAVEPOINT"):
+                return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}"
+        return sql
+
+    def _undo_statement(self, number: int) -> None:
+        connection = self._state.conn
+        self._guard.open = False
+        if connection is None or connection.closed:
+            return
+        try:
+            connection.cursor().execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
+        except Exception:
+            logger.debug("no savepoint to return to in %s", self.label, exc_info=True)
+        else:
+            self._guard.number, self._guard.open = number, True
+
+    @property
+    def _guard_number(self) -> int:
+        return getattr(self._guard, "number", 0)
+
+    @property
+    def _guard_open(self) -> bool:
+        return getattr(self._guard, "open", False)
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        self._guard.number, self._guard.open = 0, False
+        super().begin(*args, **kwargs)
+
+    def commit(self) -> None:
+        connection = self._state.conn
+        if connection is not None and not connection.closed and not self.is_connection_usable():
+            # PostgreSQL answers COMMIT with a silent ROLLBACK here.
+            raise DatabaseError(
+                "nothing was committed: an earlier error has ended this transaction"
+            )
+        super().commit()
+
+    def begin_read_only(self) -> None:
+        self._guard.number, self._guard.open = 0, False
+        self.execute_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def _keep_text(text: str) -> str:
+    return text
+
+
+def _libpq_parameters(config: DatabaseConfig, url: DatabaseURL) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"application_name": "hopper_data", **dict(url.options)}
+    if url.hosts:
+        parameters["host"] = ",".join(host for host, _ in url.hosts)
+        if any(port for _, port in url.hosts):
+            parameters["port"] = ",".join(str(port or 5432) for _, port in url.hosts)
+    if url.user:
+        parameters["user"] = url.user
+    if url.password:
+        parameters["password"] = url.password
+    # libpq counts the time for each host, and knows nothing below 2 seconds.
+    per_host = config.connect_timeout_s / max(1, len(url.hosts))
+    parameters.setdefault("connect_timeout", max(2, int(per_host)))
+    _check_parameters(parameters)
+    return parameters
+
+
+def _check_parameters(parameters: dict[str, Any]) -> None:
+    try:
+        from psycopg2.extensions import make_dsn
+    except ImportError as error:
+        raise DatabaseUnavailable(
+            "PostgreSQL needs its driver: pip install psycopg2-binary", retryable=False
+        ) from error
+    for name, value in parameters.items():
+        try:
+            make_dsn(**{name: value})
+        except Exception as error:
+            raise ValidationError(
+                f"{name!r} is not an option that a PostgreSQL URL can have", "url"
+            ) from error
+
+
+@cache
+def _cockroach_class() -> type[PostgresqlDatabase]:
+    from playhouse.cockroachdb import CockroachDatabase as PeeweeCockroach
+
+    class CockroachDatabase(PostgresqlDatabase, PeeweeCockroach):  # type: ignore[misc]
+        """A CockroachDB cluster: PostgreSQL's protocol, with Peewee's own adjustments."""
+
+        def begin_read_only(self) -> None:
+            self.execute_sql("BEGIN READ ONLY")
+
+    return CockroachDatabase
+
+
+def create_database(
+    url: str | DatabaseConfig | None = None, *, echo: bool = False, **settings: Any
+) -> Database:
+    """A database of its own: from a URL, from a `DatabaseConfig`, or as the environment says.
+
+    `echo=True` logs every statement at INFO on the logger `hopper_data`; `settings` are fields of
+    `DatabaseConfig`. No connection is opened yet.
+    """
+    config = url if isinstance(url, DatabaseConfig) else None
+    if config is None:
+        config = DatabaseConfig.from_env(url=cast("str | None", url), echo=echo, **settings)
+    parsed = config.parsed_url
+    if parsed.backend is Backend.SQLITE:
+        if parsed.in_memory:
+            # One connection, in turns: a second one would see an empty database.
+            config = replace(config, max_connections=1, pool_size=1)
+        return SqliteDatabase(config, parsed)
+    if parsed.backend is Backend.COCKROACHDB:
+        return _cockroach_class()(config, parsed)
+    return PostgresqlDatabase(config, parsed)
+
+
+# -- the proxy ------------------------------------------------------------------------------------
+
+_current: ContextVar[Database | None] = ContextVar("hopper_data_database", default=None)
+_default_lock = threading.Lock()
+
+
+class ContextProxy(peewee.DatabaseProxy):
+    """Stands for the database of the present context, and for the default one outside of any.
+
+    `using()` and every session set the context's database, so that two threads, or two tasks of
+    an event loop, work on two databases with the same models.
+    """
+
+    __slots__ = ("_default", "_implicit_key")
+
+    def __init__(self) -> None:
+        self._callbacks: list[Any] = []
+        self._default: Database | None = None
+        self._implicit_key: tuple[str | None, ...] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def obj(self) -> Database:  # type: ignore[override]
+        return _current.get() or self.default
+
+    @property
+    def default(self) -> Database:
+        """The database of `connect()`; without one, of the environment as it is now."""
+        if self._default is not None and self._implicit_key is None:
+            return self._default
+        key = _environment_key()
+        with _default_lock:
+            if self._default is None or self._implicit_key not in (None, key):
+                previous, self._default = self._default, create_database()
+                self._implicit_key = key
+                if previous is not None:
+                    previous.close_idle()
+            return self._default
+
+    def initialize(self, obj: Database | None) -> None:
+        with _default_lock:
+            previous, self._default = self._default, obj
+            self._implicit_key = None
+        if previous is not None and previous is not obj:
+            previous.close_pool()
+
+    def atomic(self, *args: Any, **kwargs: Any) -> Any:
+        return self.obj.atomic(*args, **kwargs)
+
+    def transaction(self, *args: Any, **kwargs: Any) -> Any:
+        return self.obj.transaction(*args, **kwargs)
+
+    def savepoint(self) -> Any:
+        return self.obj.savepoint()
+
+    def manual_commit(self) -> Any:
+        return self.obj.manual_commit()
+
+    def connection_context(self) -> Any:
+        return self.obj.connection_context()
+
+
+def _environment_key() -> tuple[str | None, ...]:
+    get = os.environ.get
+    return (get("DATABASE_URL"), get("HOPPER_ENV"), get("HOPPER_SLOW_QUERY_MS"), os.getcwd())
+
+
+proxy = ContextProxy()
+
+
+def connect(url: str | DatabaseConfig | None = None, **settings: Any) -> Database:
+    """Point the proxy at a database for the whole process, and return that database.
+
+    Without a URL it is the environment's, read now. Opens no connection. Connections to the
+    database that the proxy stood for before are closed as they come back.
+    """
+    database = create_database(url, **settings)
+    proxy.initialize(database)
+    return database
+
+
+@contextmanager
+def using(database: Database) -> Iterator[Database]:
+    """Point the proxy at `database` inside a `with` block, for this thread or task alone."""
+    if not isinstance(database, Database):
+        raise ValidationError(
+            f"using() takes a database from create_database(), not {type(database).__name__}",
+            "database",
+        )
+    token = _current.set(database)
+    was_closed = database.is_closed()
+    try:
+        yield database
+    finally:
+        _current.reset(token)
+        if was_closed and not database.in_transaction():
+            database.release()

@@ -1,0 +1,467 @@
+"""What callers ask with: filters, orders, and the cursors of keyset pages, as SQL.
+
+Filters are a dict of field names with Peewee's lookups. Each lookup means the same on both
+backends; where their SQL differs, the two ways stand side by side in one node.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import and_, or_
+from typing import Any, NamedTuple
+
+import peewee
+from peewee import OP, SQL, EnclosedNodeList, Expression, Node, Value
+
+from hopper_data.errors import ValidationError
+from hopper_data.fields import EnumField, JSONField, public_name, shorten
+from hopper_data.model import BaseModel, find_field, suggest
+
+__all__ = ["OrderKey", "after_cursor", "conditions", "make_cursor", "parse_order"]
+
+_MANY = 500
+
+
+# -- filters --------------------------------------------------------------------------------------
+
+
+def conditions(model: type[BaseModel], filters: Mapping[str, Any] | None) -> list[Node]:
+    """The WHERE terms that a dict of filters stands for."""
+    if filters is None:
+        return []
+    if not isinstance(filters, Mapping):
+        raise ValidationError(
+            f"filters is {type(filters).__name__}; it must be a dict such as "
+            '{"status": "pending"}',
+            "filters",
+        )
+    return [_condition(model, key, value) for key, value in filters.items()]
+
+
+def _condition(model: type[BaseModel], key: Any, value: Any) -> Node:
+    name, _, lookup = str(key).partition("__")
+    field = find_field(model, name)
+    lookup = lookup or "eq"
+    make = _LOOKUPS.get(lookup)
+    if make is None:
+        raise ValidationError(
+            f"{model.__name__} filter {key!r}: there is no lookup {lookup!r}; "
+            + suggest(lookup, _LOOKUPS),
+            str(key),
+        )
+    return make(_Lookup(field, lookup, str(key)), value)
+
+
+class _Lookup(NamedTuple):
+    field: Any
+    name: str
+    key: str
+
+    def value(self, value: Any) -> Node:
+        """`value` as the column's parameter."""
+        encoded = self.field.lookup_value(value)
+        return encoded if isinstance(encoded, Node) else Value(encoded, False, False)
+
+    def text(self, value: Any) -> str:
+        """`value`, which must be a text, for a column that holds text."""
+        if not isinstance(self.field, peewee._StringField):
+            raise self.refuse("looks into text, which this column does not hold")
+        if not isinstance(value, str):
+            raise self.refuse(f"needs a text, not {shorten(value)}")
+        if "\0" in value:
+            raise self.refuse("has a NUL character in its pattern")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.refuse("has a lone surrogate in its pattern") from None
+        return value
+
+    def refuse(self, reason: str) -> ValidationError:
+        """The error for a lookup that cannot be."""
+        model = self.field.model.__name__
+        return ValidationError(
+            f"{model} filter {self.key!r}: {reason}", public_name(self.field)
+        )
+
+
+def _equal(lookup: _Lookup, value: Any) -> Node:
+    if value is None:
+        return Expression(lookup.field, OP.IS, None)
+    return Expression(lookup.field, OP.EQ, lookup.value(value))
+
+
+def _not_equal(lookup: _Lookup, value: Any) -> Node:
+    if value is None:
+        return Expression(lookup.field, OP.IS_NOT, None)
+    return Expression(lookup.field, OP.NE, lookup.value(value))
+
+
+def _compare(operator: str) -> Callable[[_Lookup, Any], Node]:
+    def make(lookup: _Lookup, value: Any) -> Node:
+        field = lookup.field
+        if isinstance(field, JSONField):
+            raise lookup.refuse("a JSON document is neither more nor less than another")
+        if value is None:
+            raise lookup.refuse("cannot compare with None; use is_null")
+        if isinstance(field, EnumField) and field.ordered:
+            return _compare_places(lookup, operator, value)
+        return Expression(field, operator, lookup.value(value))
+
+    return make
+
+
+def _compare_places(lookup: _Lookup, operator: str, value: Any) -> Node:
+    words = [str(word) for word in lookup.field.enum]
+    place = words.index(str(lookup.field.normalize(value)))
+    chosen = {
+        OP.LT: words[:place],
+        OP.LTE: words[: place + 1],
+        OP.GT: words[place + 1 :],
+        OP.GTE: words[place:],
+    }[operator]
+    return _members(lookup, chosen)
+
+
+def _in(lookup: _Lookup, value: Any) -> Node:
+    items = _items(lookup, value)
+    found = _members(lookup, [item for item in items if item is not None])
+    return found | Expression(lookup.field, OP.IS, None) if None in items else found
+
+
+def _not_in(lookup: _Lookup, value: Any) -> Node:
+    items = _items(lookup, value)
+    chosen = [item for item in items if item is not None]
+    found = Expression(lookup.field, OP.NOT_IN, _list(lookup, chosen)) if chosen else SQL("(1 = 1)")
+    return found & Expression(lookup.field, OP.IS_NOT, None) if None in items else found
+
+
+def _items(lookup: _Lookup, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise lookup.refuse(f"needs a list of values, not {shorten(value)}")
+    return list(value)
+
+
+def _members(lookup: _Lookup, items: list[Any]) -> Node:
+    if not items:
+        return SQL("(1 = 0)")
+    return Expression(lookup.field, OP.IN, _list(lookup, items))
+
+
+def _list(lookup: _Lookup, items: list[Any]) -> Node:
+    if len(items) > _MANY and not isinstance(lookup.field, JSONField):
+        return _ManyValues([lookup.field.lookup_value(item) for item in items])
+    return EnclosedNodeList([lookup.value(item) for item in items])
+
+
+class _ManyValues(peewee.ColumnBase):
+    """A long list, as one parameter where the number of parameters is limited."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.state.dialect == "sqlite":
+            ctx.literal("(SELECT value FROM json_each(")
+            return ctx.value(json.dumps(self.items), converter=False).literal("))")
+        return ctx.sql(EnclosedNodeList([Value(item, False, False) for item in self.items]))
+
+
+def _is(lookup: _Lookup, value: Any) -> Node:
+    if value is not None:
+        raise lookup.refuse("takes None alone; to compare with a value leave the lookup out")
+    negative = lookup.name == "is_not"
+    return Expression(lookup.field, OP.IS_NOT if negative else OP.IS, None)
+
+
+def _is_null(lookup: _Lookup, value: Any) -> Node:
+    if not isinstance(value, bool):
+        raise lookup.refuse(f"needs True or False, not {shorten(value)}")
+    return Expression(lookup.field, OP.IS if value else OP.IS_NOT, None)
+
+
+def _between(lookup: _Lookup, value: Any) -> Node:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise lookup.refuse(f"needs a pair (low, high), not {shorten(value)}")
+    return _compare(OP.GTE)(lookup, value[0]) & _compare(OP.LTE)(lookup, value[1])
+
+
+# Patterns. Without regard to case means ASCII case, on both backends.
+
+
+class _Like(peewee.ColumnBase):
+    """`column LIKE pattern` with `\\` as escape, with or without regard to case."""
+
+    def __init__(self, field: Any, pattern: str, *, fold: bool) -> None:
+        self.field = field
+        self.pattern = pattern
+        self.fold = fold
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.state.dialect == "sqlite" and not self.fold:
+            # LIKE of SQLite never regards case; GLOB always does.
+            ctx.literal("(").sql(self.field).literal(" GLOB ")
+            return ctx.value(like_to_glob(self.pattern), converter=False).literal(")")
+        operator = " ILIKE " if self.fold and ctx.state.dialect != "sqlite" else " LIKE "
+        ctx.literal("(").sql(self.field).literal(operator)
+        return ctx.value(self.pattern, converter=False).literal(" ESCAPE '\\')")
+
+
+def like_to_glob(pattern: str) -> str:
+    """A LIKE pattern with `\\` as escape, as a GLOB pattern."""
+    parts = []
+    characters = iter(pattern)
+    for character in characters:
+        if character == "%":
+            parts.append("*")
+        elif character == "_":
+            parts.append("?")
+        else:
+            literal = next(characters) if character == "\\" else character
+            parts.append(f"[{literal}]" if literal in "*?[" else literal)
+    return "".join(parts)
+
+
+def _escape_like(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
+
+
+def _like(lookup: _Lookup, value: Any) -> Node:
+    pattern = lookup.text(value)
+    if len(re.findall(r"\\*$", pattern)[0]) % 2:
+        raise lookup.refuse("ends with a single backslash, which escapes nothing")
+    return _Like(lookup.field, pattern, fold=lookup.name == "ilike")
+
+
+def _part(template: str) -> Callable[[_Lookup, Any], Node]:
+    def make(lookup: _Lookup, value: Any) -> Node:
+        if isinstance(lookup.field, JSONField) and lookup.name == "contains":
+            lookup.value(value)
+            return lookup.field.contains(value)
+        pattern = template.format(_escape_like(lookup.text(value)))
+        return _Like(lookup.field, pattern, fold=True)
+
+    return make
+
+
+class _Matches(peewee.ColumnBase):
+    """`column` matches a regular expression."""
+
+    def __init__(self, field: Any, pattern: str, *, fold: bool) -> None:
+        self.field = field
+        self.pattern = pattern
+        self.fold = fold
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.state.dialect == "sqlite":
+            pattern = f"(?i){self.pattern}" if self.fold else self.pattern
+            operator = " REGEXP "
+        else:
+            pattern = self.pattern
+            operator = " ~* " if self.fold else " ~ "
+        ctx.literal("(").sql(self.field).literal(operator)
+        return ctx.value(pattern, converter=False).literal(")")
+
+
+def _regexp(lookup: _Lookup, value: Any) -> Node:
+    pattern = lookup.text(value)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise lookup.refuse(f"is not a regular expression: {error}") from None
+    return _Matches(lookup.field, pattern, fold=lookup.name == "iregexp")
+
+
+_LOOKUPS: dict[str, Callable[[_Lookup, Any], Node]] = {
+    "eq": _equal,
+    "ne": _not_equal,
+    "lt": _compare(OP.LT),
+    "lte": _compare(OP.LTE),
+    "gt": _compare(OP.GT),
+    "gte": _compare(OP.GTE),
+    "in": _in,
+    "not_in": _not_in,
+    "is": _is,
+    "is_not": _is,
+    "is_null": _is_null,
+    "between": _between,
+    "like": _like,
+    "ilike": _like,
+    "contains": _part("%{}%"),
+    "startswith": _part("{}%"),
+    "endswith": _part("%{}"),
+    "regexp": _regexp,
+    "iregexp": _regexp,
+}
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+class Rank(peewee.ColumnBase):
+    """The place of a word in its vocabulary, written so that an index on it is used."""
+
+    def __init__(self, field: EnumField[Any]) -> None:
+        self.field = field
+
+    def __sql__(self, ctx: Any) -> Any:
+        before, after = self.field.rank_sql("\0").split("\0")
+        return ctx.literal(before).sql(self.field).literal(after)
+
+
+class OrderKey(NamedTuple):
+    """One key of an order: a field, and whether it runs down."""
+
+    field: Any
+    descending: bool
+
+    @property
+    def ranked(self) -> bool:
+        """True for a vocabulary that sorts by meaning."""
+        return isinstance(self.field, EnumField) and self.field.ordered
+
+    @property
+    def expression(self) -> Any:
+        """What is sorted by."""
+        return Rank(self.field) if self.ranked else self.field
+
+    def node(self, *, materialize: bool = False) -> Node:
+        """The term of ORDER BY. Rows without a value come last, in both directions."""
+        expression = self.expression
+        if materialize:
+            expression = _Unindexed(expression)
+        nulls = "LAST" if self.field.null else None
+        return peewee.Ordering(expression, "DESC" if self.descending else "ASC", nulls=nulls)
+
+    def encode(self, row: BaseModel) -> Any:
+        """The key of one row, for a cursor."""
+        value = row.__data__.get(self.field.name)
+        if value is None:
+            return None
+        encoded = self.field.encode(value)
+        return list(self.field.enum).index(value) if self.ranked else encoded
+
+    def decode(self, value: Any) -> Node | None:
+        """A key from a cursor, as a parameter."""
+        if value is None:
+            return None
+        if self.ranked:
+            return SQL(str(int(value)))
+        return Value(self.field.lookup_value(value), False, False)
+
+
+class _Unindexed(peewee.ColumnBase):
+    """An expression that SQLite sorts by itself, instead of walking an index."""
+
+    def __init__(self, expression: Any) -> None:
+        self.expression = expression
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.state.dialect == "sqlite":
+            ctx.literal("+")
+        return ctx.sql(self.expression)
+
+
+def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) -> list[OrderKey]:
+    """The keys of `"-priority,created_at"`, with the primary key as the last tie-breaker."""
+    parts = order_by.split(",") if isinstance(order_by, str) else list(order_by or ())
+    keys: list[OrderKey] = []
+    for part in parts:
+        if not isinstance(part, str) or not part.strip(" -+"):
+            raise ValidationError(
+                f"order_by {shorten(order_by)} has an empty name; "
+                'it must be like "-priority,created_at"',
+                "order_by",
+            )
+        name = part.strip()
+        field = find_field(model, name.lstrip("-+") if name[0] in "-+" else name)
+        if isinstance(field, JSONField):
+            raise ValidationError(
+                f"order_by {public_name(field)!r}: JSON documents have no order", "order_by"
+            )
+        if field not in [key.field for key in keys]:
+            keys.append(OrderKey(field, name.startswith("-")))
+    named = {key.field.name for key in keys}
+    keys.extend(
+        OrderKey(field, descending=False)
+        for field in model._meta.get_primary_keys()
+        if field.name not in named
+    )
+    return keys
+
+
+# -- keyset pages ---------------------------------------------------------------------------------
+
+
+def _signature(keys: Sequence[OrderKey]) -> str:
+    return ",".join(f"{'-' if key.descending else ''}{public_name(key.field)}" for key in keys)
+
+
+def make_cursor(keys: Sequence[OrderKey], row: BaseModel) -> str:
+    """The opaque place of `row` in an order."""
+    payload = json.dumps([_signature(keys), [key.encode(row) for key in keys]])
+    return base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
+
+
+def after_cursor(keys: Sequence[OrderKey], cursor: Any) -> Node:
+    """The condition for the rows behind a cursor."""
+    values = _read_cursor(keys, cursor)
+    simple = not any(key.field.null or key.ranked for key in keys)
+    if simple and len({key.descending for key in keys}) == 1:
+        operator = OP.LT if keys[0].descending else OP.GT
+        return Expression(
+            EnclosedNodeList([key.field for key in keys]), operator, EnclosedNodeList(values)
+        )
+    alternatives: list[Any] = []
+    equal: list[Node] = []
+    for key, value in zip(keys, values, strict=True):
+        behind = _behind(key, value)
+        if behind is not None:
+            alternatives.append(reduce(and_, [*equal, behind]))
+        equal.append(_same(key, value))
+    found = reduce(or_, alternatives)
+    first, start = keys[0], values[0]
+    if not first.field.null and start is not None:
+        # Says again what follows from the rest, so that an index on the first key is walked.
+        edge = Expression(first.expression, OP.LTE if first.descending else OP.GTE, start)
+        found = edge & found
+    return found
+
+
+def _behind(key: OrderKey, value: Node | None) -> Any:
+    if value is None:
+        return None
+    further = Expression(key.expression, OP.LT if key.descending else OP.GT, value)
+    return further | Expression(key.field, OP.IS, None) if key.field.null else further
+
+
+def _same(key: OrderKey, value: Node | None) -> Any:
+    if value is None:
+        return Expression(key.field, OP.IS, None)
+    return Expression(key.expression, OP.EQ, value)
+
+
+def _read_cursor(keys: Sequence[OrderKey], cursor: Any) -> list[Node | None]:
+    problem = ValidationError(
+        f"after {shorten(cursor)} is not a cursor; give the `next` of a page", "after"
+    )
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        signature, values = json.loads(base64.urlsafe_b64decode(padded))
+    except (TypeError, ValueError):
+        raise problem from None
+    if not isinstance(values, list) or len(values) != len(keys):
+        raise problem
+    if signature != _signature(keys):
+        raise ValidationError(
+            f"after is a cursor of the order {signature!r}, the page is asked for in "
+            f"{_signature(keys)!r}",
+            "after",
+        )
+    try:
+        return [key.decode(value) for key, value in zip(keys, values, strict=True)]
+    except (TypeError, ValueError, ValidationError):
+        raise problem from None

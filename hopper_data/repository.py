@@ -1,0 +1,505 @@
+"""`Repository[M]`: the verbs that every entity has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import peewee
+from peewee import SQL
+
+from hopper_data import rowsets
+from hopper_data.database import ConstraintViolation, Database, using
+from hopper_data.errors import DatabaseError, IntegrityError, NotFound, ValidationError
+from hopper_data.fields import public_name, shorten, utcnow
+from hopper_data.model import (
+    BaseModel,
+    find_field,
+    guarded_fields,
+    normalize_row,
+    refuse_transition,
+)
+from hopper_data.querying import OrderKey, after_cursor, conditions, make_cursor, parse_order
+from hopper_data.session import Session
+from hopper_data.violations import explain
+
+__all__ = ["Page", "Repository"]
+
+M = TypeVar("M", bound=BaseModel)
+Filters = Mapping[str, Any]
+_STREAM_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Page(Generic[M]):
+    """Some rows, and `next`: the cursor to give as `after`, or None on the last page."""
+
+    items: list[M]
+    next: str | None
+
+
+class Repository(Generic[M]):
+    """The rows of one model, inside one session.
+
+    Filters are a dict of field names with Peewee's lookups: `{"status": "pending",
+    "priority__in": ["high", "urgent"], "created_at__gte": then, "owner": None}`. An order is a text
+    such as `"-priority,created_at"`; the primary key is always the last tie-breaker, and without an
+    order the only key. A key of several columns is a tuple.
+
+    Every method may raise `ValidationError` for a name or a value that is wrong, and
+    `DatabaseUnavailable`. A refused call has written nothing, and the session goes on.
+    """
+
+    model: ClassVar[type[Any]]
+
+    def __init__(self, session: Session) -> None:
+        if not isinstance(session, Session):
+            raise ValidationError(
+                f"{type(self).__name__} takes a session, not {type(session).__name__}: "
+                "with get_sync_session() as session: …",
+                "session",
+            )
+        self.session = session
+
+    @property
+    def database(self) -> Database:
+        """The database of the session."""
+        return self.session.database
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, id: Any, /) -> M | None:
+        """The row with this primary key, or None."""
+        return self._first(self._select().where(*self._key_terms(id)))
+
+    def get_or_raise(self, id: Any, /) -> M:
+        """The row with this primary key; `NotFound` when there is none."""
+        row = self.get(id)
+        if row is None:
+            raise NotFound(f"{self.model.__name__} {shorten(id)} does not exist")
+        return row
+
+    def get_all(
+        self, skip: int = 0, limit: int | None = None, order_by: str | Sequence[str] | None = None
+    ) -> list[M]:
+        """All rows, in the given order. `limit=None` means no limit."""
+        return self.filter(None, skip, limit, order_by)
+
+    def filter(
+        self,
+        filters: Filters | None = None,
+        skip: int = 0,
+        limit: int | None = None,
+        order_by: str | Sequence[str] | None = None,
+    ) -> list[M]:
+        """The rows that meet every filter, in the given order."""
+        query = self._ordered(self._filtered(self._select(), filters), order_by)
+        return self._list(query, skip, limit)
+
+    def page(
+        self,
+        filters: Filters | None = None,
+        limit: int = 50,
+        after: str | None = None,
+        order_by: str | Sequence[str] | None = None,
+    ) -> Page[M]:
+        """One page of the rows that meet the filters, from behind the cursor `after`.
+
+        However deep, a page costs the same, and rows that come and go meanwhile make no other row
+        appear twice or be left out.
+        """
+        check_count(limit, "limit")
+        keys = parse_order(self.model, order_by)
+        query = self._filtered(self._select(), filters)
+        if after is not None:
+            query = query.where(after_cursor(keys, after))
+        rows = self._list(query.order_by(*(key.node() for key in keys)), 0, limit + 1)
+        return self._page(keys, rows, limit)
+
+    def _page(self, keys: list[OrderKey], rows: list[M], limit: int) -> Page[M]:
+        more = len(rows) > limit
+        items = rows[:limit]
+        return Page(items, make_cursor(keys, items[-1]) if more and items else None)
+
+    def iterate(
+        self, filters: Filters | None = None, order_by: str | Sequence[str] | None = None
+    ) -> Iterator[M]:
+        """The rows that meet the filters, one by one, as they were when the first was asked for.
+
+        Memory stays constant, and rows may be written meanwhile. The session must stay open.
+        """
+        keys = parse_order(self.model, order_by)
+        query = self._filtered(self._select(), filters)
+        query = query.order_by(*(key.node(materialize=True) for key in keys))
+        return self._stream(query)
+
+    def count(self, filters: Filters | None = None) -> int:
+        """How many rows meet the filters."""
+        query = self._filtered(self.model.select(SQL("COUNT(*)")), filters)
+        return int(query.tuples().execute(self.database)[0][0])
+
+    def exists(self, id: Any, /) -> bool:
+        """Whether there is a row with this primary key."""
+        query = self.model.select(SQL("1")).where(*self._key_terms(id)).limit(1)
+        return bool(list(query.tuples().execute(self.database)))
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def create(self, **fields: Any) -> M:
+        """Insert a row and return it. `IntegrityError` when a key is taken or a parent missing."""
+        row = normalize_row(self.model, fields)
+        with self._explaining([row]):
+            self._insert([row])
+        return self._make(row)
+
+    def update(self, id: Any, /, **fields: Any) -> M | None:
+        """Set some fields of a row and return it as it is then; None when there is no such row.
+
+        `updated_at` moves on. The key and `created_at` never change.
+        """
+        key = self._key(id)
+        changes = self._changes(fields)
+        if not changes:
+            return self.get(id)
+        changes = self._stamp(changes)
+        with self._explaining([{**key, **changes}]):
+            rows = self._update(key, changes)
+        return rows[0] if rows else self._refused(id, changes)
+
+    def _update(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
+        query = self.model.update({self._field(name): value for name, value in changes.items()})
+        query = query.where(*self._terms(key))
+        for field in guarded_fields(self.model):
+            if field.name in changes:
+                query = query.where(field.in_(field.sources(changes[field.name])))
+        return list(query.returning(*self.model._meta.sorted_fields).execute(self.database))
+
+    def _refused(self, id: Any, changes: Mapping[str, Any]) -> None:
+        stored = self.get(id)
+        if stored is None:
+            return
+        for field in guarded_fields(self.model):
+            old = getattr(stored, field.name)
+            if field.name in changes and old not in field.sources(changes[field.name]):
+                raise refuse_transition(field, old, changes[field.name])
+        raise DatabaseError(
+            f"{self.model.__name__} {shorten(id)} was changed by another writer meanwhile",
+            retryable=True,
+        )
+
+    def delete(self, id: Any, /) -> bool:
+        """Delete a row; whether there was one."""
+        key = self._key(id)
+        with self._explaining([key]):
+            return self._delete([key]) == 1
+
+    def upsert(self, **fields: Any) -> M:
+        """Insert a row, or set the given fields of the row that has its key; the row as it is then.
+
+        Right also when several callers do it at once.
+        """
+        row = normalize_row(self.model, fields)
+        given = {find_field(self.model, name).name for name in fields}
+        with self._explaining([row]):
+            return self._upsert(row, given, self.model._meta.get_primary_keys())
+
+    def _upsert(self, row: dict[str, Any], given: set[str], target: Sequence[Any]) -> M:
+        fields = self.model._meta.fields
+        inserted = [
+            field
+            for field in self.model._meta.sorted_fields
+            if not (field.auto_increment and row.get(field.name) is None)
+        ]
+        kept = {field.name for field in (*target, *self.model._meta.get_primary_keys())}
+        kept.add("created_at")
+        updated = [fields[name] for name in row if name in given - kept]
+        if "updated_at" in fields:
+            updated = [*(f for f in updated if f.name != "updated_at"), fields["updated_at"]]
+        # Something must be set for RETURNING to answer.
+        guards = {
+            field: field.sources(row[field.name])
+            for field in guarded_fields(self.model)
+            if field in updated
+        }
+        sql = rowsets.upsert_row_sql(
+            self.database, self.model, inserted, updated or list(target), target, guards
+        )
+        values = [rowsets.encoded(field, row.get(field.name)) for field in inserted]
+        found = self._models(sql, values)
+        if not found:
+            terms = [field == row[field.name] for field in target]
+            stored = self._first(self._select().where(*terms))
+            if stored is not None:
+                self._refused(stored._pk, row)
+            raise DatabaseError(
+                f"{self.model.__name__} was deleted by another writer meanwhile", retryable=True
+            )
+        return found[0]
+
+    # -- many rows --------------------------------------------------------------------------------
+
+    def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
+        """Insert many rows, all or none, and return them in the order given."""
+        normal = [normalize_row(self.model, row) for row in as_rows(rows)]
+        if normal:
+            with self._explaining(normal), self.database.atomic():
+                self._insert(normal)
+        return [self._make(row) for row in normal]
+
+    def bulk_update(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Set fields of many rows, all or none; each dict has the key and what is to change.
+
+        The number of rows that were there.
+        """
+        changes = self._bulk_changes(as_rows(rows))
+        if not changes:
+            return 0
+        with self._explaining([{**key, **change} for key, change in changes]):
+            with self.database.atomic():
+                self._check_transitions(changes)
+                return self._bulk_update(changes)
+
+    def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for key, change in changes:
+            groups.setdefault(tuple(sorted(change)), []).append({**key, **change})
+        return sum(
+            rowsets.update_rows(self.database, self.model, names, group)
+            for names, group in groups.items()
+        )
+
+    def bulk_delete(self, ids: Iterable[Any]) -> int:
+        """Delete many rows, all or none; the number of rows that were there."""
+        if isinstance(ids, str | bytes | Mapping):
+            raise ValidationError(f"ids is {shorten(ids)}; it must be a list of keys", "ids")
+        keys = [self._key(id) for id in ids]
+        if not keys:
+            return 0
+        with self._explaining(keys), self.database.atomic():
+            return self._delete(keys)
+
+    # -- for repositories of entities ---------------------------------------------------------------
+
+    def _insert(self, rows: list[dict[str, Any]]) -> None:
+        """Write new rows; the place for what must hold over several rows."""
+        rowsets.insert_rows(self.database, self.model, rows)
+
+    def _delete(self, keys: list[dict[str, Any]]) -> int:
+        return rowsets.delete_rows(self.database, self.model, keys)
+
+    def _select(self) -> Any:
+        return self.model.select()
+
+    def _filtered(self, query: Any, filters: Filters | None) -> Any:
+        with using(self.database):
+            terms = conditions(self.model, filters)
+        return query.where(*terms) if terms else query
+
+    def _ordered(self, query: Any, order_by: str | Sequence[str] | None) -> Any:
+        return query.order_by(*(key.node() for key in parse_order(self.model, order_by)))
+
+    def _list(self, query: Any, skip: int = 0, limit: int | None = None) -> list[M]:
+        check_count(skip, "skip")
+        if limit is not None:
+            query = query.limit(check_count(limit, "limit"))
+            if limit == 0:
+                return []
+        if skip:
+            query = query.offset(skip)
+            if limit is None and self.database.dialect == "sqlite":
+                query = query.limit(-1)
+        return list(query.execute(self.database))
+
+    def _find(
+        self,
+        *terms: Any,
+        order_by: str | None = None,
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> list[M]:
+        """The rows that meet some terms of SQL, in an order."""
+        query = self._select().where(*terms) if terms else self._select()
+        return self._list(self._ordered(query, order_by), skip, limit)
+
+    def _first(self, query: Any) -> M | None:
+        rows = list(query.limit(1).execute(self.database))
+        return rows[0] if rows else None
+
+    def _rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        """The rows of a statement written by hand, with `?` as placeholder."""
+        return self.session.execute(sql, params)
+
+    def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
+        """The rows of a statement that returns the columns of the model in their order."""
+        cursor = self.database.execute_sql(sql, tuple(params))
+        fields = self.model._meta.sorted_fields
+        return [
+            self._make(
+                {
+                    field.name: field.python_value(value)
+                    for field, value in zip(fields, row, strict=True)
+                }
+            )
+            for row in cursor.fetchall()
+        ]
+
+    def _stream(self, query: Any) -> Iterator[M]:
+        if self.database.dialect == "sqlite":
+            yield from query.execute(self.database).iterator()
+            return
+        name = f"hopper_stream_{id(query):x}"
+        sql, params = self.database.get_sql_context().sql(query).query()
+        self.database.execute_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
+        try:
+            while rows := self._models(f"FETCH {_STREAM_ROWS} FROM {name}", ()):
+                yield from rows
+        finally:
+            if not self.database.is_closed() and self.database.is_connection_usable():
+                self.database.execute_sql(f"CLOSE {name}")
+
+    def _make(self, row: Mapping[str, Any]) -> M:
+        """A model of normalized values, unchanged as far as `save()` is concerned."""
+        instance: M = self.model(__no_default__=True)
+        instance.__data__.update(row)
+        return instance
+
+    def _field(self, name: str) -> Any:
+        return self.model._meta.fields[name]
+
+    def _key(self, id: Any) -> dict[str, Any]:
+        """A caller's key as values by field name."""
+        fields = self.model._meta.get_primary_keys()
+        parts = id if len(fields) > 1 else (id,)
+        if not isinstance(parts, tuple | list) or len(parts) != len(fields):
+            names = ", ".join(public_name(field) for field in fields)
+            raise ValidationError(
+                f"the key of {self.model.__name__} is the tuple ({names}), not {shorten(id)}", "id"
+            )
+        for field, part in zip(fields, parts, strict=True):
+            if part is None:
+                raise ValidationError(
+                    f"{self.model.__name__} {public_name(field)} is None; a key must be given",
+                    public_name(field),
+                )
+        return {
+            field.name: field.comparable(part) for field, part in zip(fields, parts, strict=True)
+        }
+
+    def _key_terms(self, id: Any) -> list[Any]:
+        return self._terms(self._key(id))
+
+    def _terms(self, key: Mapping[str, Any]) -> list[Any]:
+        return [
+            peewee.Expression(
+                self._field(name),
+                peewee.OP.EQ,
+                peewee.Value(self._field(name).encode(value), False, False),
+            )
+            for name, value in key.items()
+        ]
+
+    def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        fixed = {field.name for field in self.model._meta.get_primary_keys()} | {"created_at"}
+        changes = normalize_row(self.model, fields, partial=True)
+        for name in changes:
+            if name in fixed:
+                shown = public_name(self._field(name))
+                raise ValidationError(f"{self.model.__name__} {shown} never changes", shown)
+        return changes
+
+    def _stamp(self, changes: dict[str, Any]) -> dict[str, Any]:
+        if "updated_at" in self.model._meta.fields:
+            changes.setdefault("updated_at", utcnow())
+        return changes
+
+    def _bulk_changes(
+        self, rows: list[Mapping[str, Any]]
+    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        keys = self.model._meta.get_primary_keys()
+        now = utcnow()
+        seen: set[tuple[Any, ...]] = set()
+        result = []
+        for number, row in enumerate(rows):
+            named = {find_field(self.model, name).name: value for name, value in row.items()}
+            parts = tuple(named.pop(field.name, None) for field in keys)
+            key = self._key(parts if len(keys) > 1 else parts[0])
+            if tuple(key.values()) in seen:
+                raise ValidationError(
+                    f"row {number} of bulk_update repeats the key {shorten(parts[0])}", "id"
+                )
+            seen.add(tuple(key.values()))
+            changes = self._changes(named)
+            if changes:
+                if "updated_at" in self.model._meta.fields:
+                    changes.setdefault("updated_at", now)
+                result.append((key, changes))
+        return result
+
+    def _check_transitions(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Refuse a bulk update in which a status may not follow the stored one."""
+        for field in guarded_fields(self.model):
+            wanted = {
+                tuple(key.values()): change[field.name]
+                for key, change in changes
+                if field.name in change
+            }
+            if not wanted:
+                continue
+            for *key, old in self._locked(field, [k for k, c in changes if field.name in c]):
+                new = wanted[tuple(key)]
+                if old not in field.sources(new):
+                    raise refuse_transition(field, old, new)
+
+    def _locked(self, field: Any, keys: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        """The keys and the values of one field of some rows, which nobody changes meanwhile."""
+        fields = self.model._meta.get_primary_keys()
+        lock = "" if self.database.dialect == "sqlite" else " FOR UPDATE"
+        sql = (
+            f"SELECT {rowsets.columns([*fields, field])} FROM {rowsets.table_name(self.model)} "
+            f"WHERE ({rowsets.columns(fields)}) IN "
+            f"(SELECT {rowsets.columns(fields, 'v.')} FROM {rowsets.rowset(self.database, fields)})"
+            f"{lock}"
+        )
+        found: list[tuple[Any, ...]] = []
+        for chunk in rowsets.chunks(keys):
+            cursor = self.database.execute_sql(sql, (rowsets.document(fields, chunk),))
+            found.extend(
+                tuple(f.python_value(v) for f, v in zip([*fields, field], row, strict=True))
+                for row in cursor.fetchall()
+            )
+        return found
+
+    @contextmanager
+    def _explaining(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Put a refusal of the database into the words of the rows that were written."""
+        try:
+            yield
+        except ConstraintViolation as violation:
+            error: IntegrityError = explain(violation, self.model, rows, self.database)
+            raise error from (violation.__cause__ or violation)
+
+
+def check_count(value: Any, name: str) -> int:
+    """A `skip` or `limit`, or a `ValidationError`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValidationError(f"{name} is {shorten(value)}; it must be a whole number", name)
+    if value < 0:
+        raise ValidationError(f"{name} is {value}; it must be 0 or more", name)
+    if value >= 2**63 - 1:
+        raise ValidationError(f"{name} is {value:,}; that is more rows than there can be", name)
+    return value
+
+
+def as_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of a bulk call as a list, each checked to be a dict."""
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise ValidationError(f"rows is {shorten(rows)}; it must be a list of dicts", "rows")
+    result = list(rows)
+    for number, row in enumerate(result):
+        if not isinstance(row, Mapping):
+            raise ValidationError(
+                f"row {number} is {shorten(row)}; it must be a dict of fields", "rows"
+            )
+    return result

@@ -1,0 +1,169 @@
+"""What the routing tables have beyond columns, as SQL for both backends side by side.
+
+A released migration has its own copy of these statements; `hopper-data check` fails when the two
+no longer say the same.
+"""
+
+from __future__ import annotations
+
+from hopper_data.model import SchemaObject
+from hopper_data.routing.vocabulary import ACTIVE_STATUSES, TaskPriority
+
+__all__ = [
+    "ACTIVE",
+    "DECISION_INDEXES",
+    "FEEDBACK_INDEXES",
+    "RANK",
+    "TASK_INDEXES",
+    "TASK_SEARCH",
+    "TASK_TAGS",
+]
+
+ACTIVE = "status IN ({})".format(", ".join(f"'{status}'" for status in ACTIVE_STATUSES))
+"""The condition of a task that is still somebody's to do."""
+
+RANK = "(CASE priority {} END)".format(
+    " ".join(f"WHEN '{word}' THEN {place}" for place, word in enumerate(TaskPriority))
+)
+"""The place of a task's priority; the index of the queue sorts by it."""
+
+
+def _index(name: str, table: str, columns: str, where: str = "") -> str:
+    condition = f" WHERE {where}" if where else ""
+    return f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns}){condition}"
+
+
+_NEWEST = "created_at DESC, id"
+
+TASK_INDEXES = (
+    _index("idx_tasks_project", "tasks", "project"),
+    _index("idx_tasks_status", "tasks", "status"),
+    _index("idx_tasks_created_at", "tasks", "created_at"),
+    # Lists, newest first, of one project, status, owner, requester; counts by project and status.
+    _index("idx_tasks_project_newest", "tasks", f"project, {_NEWEST}"),
+    _index("idx_tasks_status_newest", "tasks", f"status, {_NEWEST}"),
+    _index("idx_tasks_project_status", "tasks", f"project, status, {_NEWEST}"),
+    _index("idx_tasks_owner_newest", "tasks", f"owner, {_NEWEST}"),
+    _index("idx_tasks_requester_newest", "tasks", f"requester, {_NEWEST}"),
+    # What waits for a project, and what waits to be done: highest priority first, then oldest.
+    _index("idx_tasks_unassigned", "tasks", _NEWEST, "project IS NULL"),
+    _index("idx_tasks_queue", "tasks", f"{RANK} DESC, created_at, id", "status = 'pending'"),
+    _index("idx_tasks_active", "tasks", "project", ACTIVE),
+)
+
+DECISION_INDEXES = (
+    _index("idx_routing_decisions_project", "routing_decisions", "project, decided_at DESC"),
+    _index("idx_routing_decisions_strategy", "routing_decisions", "decided_by, decided_at DESC"),
+    _index("idx_routing_decisions_decided_at", "routing_decisions", "decided_at DESC, task_id"),
+    _index("idx_routing_decisions_confidence", "routing_decisions", "confidence, task_id"),
+)
+
+FEEDBACK_INDEXES = (
+    _index("idx_task_feedback_created_at", "task_feedback", "created_at DESC, task_id"),
+)
+
+TASK_TAGS = SchemaObject(
+    "task_tags",
+    # json_each cannot use an index, so each tag has a row of its own.
+    sqlite=(
+        """CREATE TABLE IF NOT EXISTS task_tags (
+            tag TEXT NOT NULL,
+            task_id VARCHAR(50) NOT NULL
+                REFERENCES tasks (id) ON DELETE CASCADE ON UPDATE CASCADE,
+            PRIMARY KEY (tag, task_id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX IF NOT EXISTS idx_task_tags_task_id ON task_tags (task_id)",
+        """CREATE TRIGGER IF NOT EXISTS task_tags_insert AFTER INSERT ON tasks
+        WHEN new.tags IS NOT NULL BEGIN
+            INSERT OR IGNORE INTO task_tags (tag, task_id)
+            SELECT value, new.id FROM json_each(new.tags) WHERE type = 'text';
+        END""",
+        """CREATE TRIGGER IF NOT EXISTS task_tags_update AFTER UPDATE OF tags ON tasks
+        WHEN new.tags IS NOT old.tags BEGIN
+            DELETE FROM task_tags WHERE task_id = new.id;
+            INSERT OR IGNORE INTO task_tags (tag, task_id)
+            SELECT value, new.id FROM json_each(coalesce(new.tags, '[]')) WHERE type = 'text';
+        END""",
+    ),
+    postgresql=(
+        "CREATE INDEX IF NOT EXISTS idx_tasks_tags ON tasks USING gin (tags jsonb_path_ops)",
+        "CREATE INDEX IF NOT EXISTS idx_tasks_depends_on ON tasks "
+        "USING gin (depends_on jsonb_path_ops)",
+    ),
+    drop=("DROP TABLE IF EXISTS task_tags",),
+)
+
+INDEXED_CHARACTERS = 100_000
+"""How much of a text is searched. A `tsvector` holds 1 MB at the most."""
+
+
+def _pg_words(column: str) -> str:
+    """The text of a column without accents, its punctuation turned into blanks.
+
+    Left alone, the parser of PostgreSQL takes `cmd/show.go` for one word and FTS5 for three.
+    """
+    text = f"left(coalesce({column}, ''), {INDEXED_CHARACTERS})"
+    plain = rf"regexp_replace(normalize({text}, NFKD), E'[\u0300-\u036f]', '', 'g')"
+    # The percent sign is written as \x25, since the driver reads it as a placeholder.
+    signs = r"""!"#$\x25&''()*+,-./:;<=>?@[\\]^_`{|}~""" + "“”‘’–—•·«»→←×"
+    return f"translate({plain}, E'{signs}', repeat(' ', 50))"
+
+
+def _pg_document() -> str:
+    weighted = (
+        f"setweight(to_tsvector('simple', {_pg_words(column)}), '{weight}')"
+        for column, weight in (("title", "A"), ("description", "B"), ("context", "C"))
+    )
+    # A word that nobody can type stands between the texts, so that no phrase spans two of them.
+    return r" || '_:1'::tsvector || ".join(weighted)
+
+
+def _fts_values(row: str) -> str:
+    limited = (
+        f"substr({row}.{column}, 1, {INDEXED_CHARACTERS})" for column in ("description", "context")
+    )
+    return f"{row}.title, {', '.join(limited)}"
+
+
+_FTS_COLUMNS = "title, description, context"
+_FTS_CHANGED = " OR ".join(f"new.{name} IS NOT old.{name}" for name in _FTS_COLUMNS.split(", "))
+_FTS_FORGET = f"""INSERT INTO task_search (task_search, rowid, {_FTS_COLUMNS})
+            SELECT 'delete', d.id, {_fts_values("old")} FROM task_documents d
+            WHERE d.task_id = old.id;"""
+_FTS_ADD = f"""INSERT INTO task_search (rowid, {_FTS_COLUMNS})
+            SELECT d.id, {_fts_values("new")} FROM task_documents d WHERE d.task_id = new.id;"""
+
+TASK_SEARCH = SchemaObject(
+    "task_search",
+    # The index keeps no copy of the texts. Its rows have numbers of their own, since VACUUM may
+    # renumber the rows of a table whose key is a text.
+    sqlite=(
+        """CREATE TABLE IF NOT EXISTS task_documents (
+            id INTEGER NOT NULL PRIMARY KEY,
+            task_id VARCHAR(50) NOT NULL UNIQUE
+                REFERENCES tasks (id) ON DELETE CASCADE ON UPDATE CASCADE
+        )""",
+        f"""CREATE VIRTUAL TABLE IF NOT EXISTS task_search USING fts5 (
+            {_FTS_COLUMNS}, content='', tokenize="unicode61 remove_diacritics 2",
+            prefix='3 4'
+        )""",
+        f"""CREATE TRIGGER IF NOT EXISTS task_search_insert AFTER INSERT ON tasks BEGIN
+            INSERT INTO task_documents (task_id) VALUES (new.id);
+            {_FTS_ADD}
+        END""",
+        f"""CREATE TRIGGER IF NOT EXISTS task_search_update
+        AFTER UPDATE OF {_FTS_COLUMNS} ON tasks WHEN {_FTS_CHANGED} BEGIN
+            {_FTS_FORGET}
+            {_FTS_ADD}
+        END""",
+        f"""CREATE TRIGGER IF NOT EXISTS task_search_delete BEFORE DELETE ON tasks BEGIN
+            {_FTS_FORGET}
+        END""",
+    ),
+    postgresql=(
+        "ALTER TABLE tasks ADD COLUMN IF NOT EXISTS search_tsvector tsvector "
+        f"GENERATED ALWAYS AS ({_pg_document()}) STORED",
+        "CREATE INDEX IF NOT EXISTS idx_tasks_search ON tasks USING gin (search_tsvector)",
+    ),
+    drop=("DROP TABLE IF EXISTS task_search", "DROP TABLE IF EXISTS task_documents"),
+)

@@ -1,0 +1,186 @@
+"""Many rows in one statement: a JSON document as the table that a statement reads from.
+
+One parameter carries any number of rows, so bulk work needs no batches of placeholders, and the
+statement is the same text for ten rows as for ten thousand. `json_each` on SQLite and
+`jsonb_to_recordset` on PostgreSQL are the two ways to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import peewee
+
+from hopper_data.database import Database
+from hopper_data.fields import JSONField, JSONText, dump_json
+from hopper_data.model import BaseModel
+
+__all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
+
+_CHUNK = 20_000
+Row = Mapping[str, Any]
+
+
+def chunks(rows: Iterable[Any], size: int = _CHUNK) -> Iterator[list[Any]]:
+    """Lists of at most `size`, enough to keep one parameter below the limits of both backends."""
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def rowset(database: Database, fields: Sequence[Any], alias: str = "v") -> str:
+    """SQL for a table `alias` of the columns of `fields`, read from one JSON parameter."""
+    if database.dialect == "sqlite":
+        columns = ", ".join(
+            f"value {'->' if isinstance(field, JSONField) else '->>'} '$.{field.column_name}' "
+            f'AS "{field.column_name}"'
+            for field in fields
+        )
+        return f"(SELECT {columns} FROM json_each({database.param})) AS {alias}"
+    columns = ", ".join(f'"{field.column_name}" {_pg_type(field, database)}' for field in fields)
+    return f"jsonb_to_recordset(CAST({database.param} AS JSONB)) AS {alias}({columns})"
+
+
+def _pg_type(field: Any, database: Database) -> str:
+    context = database.get_sql_context()
+    sql = str(field.ddl_datatype(context).sql)
+    base = getattr(field, "rel_field", field)
+    if isinstance(base, peewee.AutoField):
+        return "INTEGER"
+    return f'{sql} COLLATE "C"' if isinstance(base, peewee._StringField) else sql
+
+
+def document(fields: Sequence[Any], rows: Iterable[Row]) -> str:
+    """Normalized rows as the JSON that `rowset` reads; what is None is left out."""
+    encoders = [(field.name, field.column_name, _encoder(field)) for field in fields]
+    return dump_json(
+        [
+            {
+                column: encode(row[name])
+                for name, column, encode in encoders
+                if row.get(name) is not None
+            }
+            for row in rows
+        ]
+    )
+
+
+def _encoder(field: Any) -> Any:
+    return _as_it_is if isinstance(field, JSONField) else field.encode
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def table_name(model: type[BaseModel]) -> str:
+    """The quoted name of a model's table."""
+    meta: Any = model._meta
+    schema = f'"{meta.schema}".' if meta.schema else ""
+    return f'{schema}"{meta.table_name}"'
+
+
+def columns(fields: Iterable[Any], prefix: str = "") -> str:
+    """Quoted names of columns, separated by commas."""
+    return ", ".join(f'{prefix}"{field.column_name}"' for field in fields)
+
+
+def insert_rows(database: Database, model: type[BaseModel], rows: list[dict[str, Any]]) -> None:
+    """Insert normalized rows. Keys that the database gives are put into the rows."""
+    key = model._meta.primary_key
+    given = [field for field in model._meta.sorted_fields if not field.auto_increment]
+    explicit = model._meta.auto_increment and any(row.get(key.name) is not None for row in rows)
+    fields = [*given, key] if explicit else given
+    names = columns(fields)
+    returning = f" RETURNING {columns([key])}" if model._meta.auto_increment else ""
+    statement = (
+        f"INSERT INTO {table_name(model)} ({names}) "
+        f"SELECT {columns(fields, 'v.')} FROM {rowset(database, fields)} WHERE true{returning}"
+    )
+    for chunk in chunks(rows):
+        cursor = database.execute_sql(statement, (document(fields, chunk),))
+        if returning:
+            for row, (value,) in zip(chunk, cursor.fetchall(), strict=True):
+                row[key.name] = value
+
+
+def update_rows(
+    database: Database, model: type[BaseModel], names: Iterable[str], rows: list[dict[str, Any]]
+) -> int:
+    """Set the fields `names` of the rows with the given keys; the number of rows that were there."""
+    keys = model._meta.get_primary_keys()
+    changed = [field for field in model._meta.sorted_fields if field.name in set(names)]
+    assignments = ", ".join(f'"{field.column_name}" = v."{field.column_name}"' for field in changed)
+    table = table_name(model)
+    match = " AND ".join(
+        f'{table}."{field.column_name}" = v."{field.column_name}"' for field in keys
+    )
+    fields = [*keys, *changed]
+    statement = f"UPDATE {table} SET {assignments} FROM {rowset(database, fields)} WHERE {match}"
+    count = 0
+    for chunk in chunks(rows):
+        count += database.execute_sql(statement, (document(fields, chunk),)).rowcount
+    return count
+
+
+def delete_rows(database: Database, model: type[BaseModel], rows: list[dict[str, Any]]) -> int:
+    """Delete the rows with the given keys; the number of rows that were there."""
+    keys = model._meta.get_primary_keys()
+    statement = (
+        f"DELETE FROM {table_name(model)} WHERE ({columns(keys)}) IN "
+        f"(SELECT {columns(keys, 'v.')} FROM {rowset(database, keys)})"
+    )
+    count = 0
+    for chunk in chunks(rows):
+        count += database.execute_sql(statement, (document(keys, chunk),)).rowcount
+    return count
+
+
+def encoded(field: Any, value: Any) -> Any:
+    """A normalized value as a parameter of a statement written by hand."""
+    if value is None:
+        return None
+    result = field.encode(value)
+    return result.text if isinstance(result, JSONText) else result
+
+
+def placeholder(field: Any, database: Database) -> str:
+    """The placeholder for such a parameter."""
+    if isinstance(field, JSONField) and database.dialect == "postgresql":
+        return f"CAST({database.param} AS JSONB)"
+    return database.param
+
+
+def upsert_row_sql(
+    database: Database,
+    model: type[BaseModel],
+    inserted: Sequence[Any],
+    updated: Sequence[Any],
+    target: Sequence[Any],
+    guards: Mapping[Any, Sequence[str]],
+) -> str:
+    """INSERT of one row that updates the row of the same key, where `guards` allow it.
+
+    `guards` maps a field to the words that it may have before. Returns the row's columns; no row
+    when a guard refused.
+    """
+    table = table_name(model)
+    assignments = columns_from_excluded(updated)
+    conditions = " AND ".join(
+        f'{table}."{field.column_name}" IN ({", ".join(repr(str(word)) for word in words)})'
+        for field, words in guards.items()
+    )
+    where = f" WHERE {conditions}" if conditions else ""
+    return (
+        f"INSERT INTO {table} ({columns(inserted)}) "
+        f"VALUES ({', '.join(placeholder(field, database) for field in inserted)}) "
+        f"ON CONFLICT ({columns(target)}) DO UPDATE SET {assignments}{where} "
+        f"RETURNING {columns(model._meta.sorted_fields)}"
+    )
+
+
+def columns_from_excluded(fields: Iterable[Any]) -> str:
+    """Assignments of the values that an INSERT could not write."""
+    return ", ".join(f'"{field.column_name}" = excluded."{field.column_name}"' for field in fields)

@@ -1,0 +1,209 @@
+"""Sessions: a connection and a transaction for the length of a `with` block."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from hopper_data.config import DatabaseConfig
+from hopper_data.database import Database, create_database, proxy, using
+from hopper_data.errors import DatabaseError, ValidationError
+
+__all__ = [
+    "Session",
+    "SessionFactory",
+    "get_async_session",
+    "get_sync_session",
+    "run_in_transaction",
+]
+
+logger = logging.getLogger("hopper_data")
+_T = TypeVar("_T")
+
+
+class Session:
+    """An open transaction on one database.
+
+    `database` is the Peewee database, for queries of the caller's own. Sessions are made by
+    `get_sync_session()` and `SessionFactory.get_session()`, and end with their `with` block.
+    """
+
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        self.database = database
+        self.read_only = read_only
+
+    def __repr__(self) -> str:
+        return f"<Session on {self.database.label}>"
+
+    def execute(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement of the caller's own and give its rows, none when it has no result.
+
+        Placeholders are `?` or `%s` with a sequence, or `:name` with a mapping, on every backend.
+        Values come as the driver gives them. Without parameters the text is sent as it is.
+        """
+        statement, values = bind_parameters(sql, params, self.database.param)
+        cursor = self.database.execute_sql(statement, values)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+
+_TOKENS = re.compile(
+    r"""'(?:[^']|'')*'            # text
+      | "(?:[^"]|"")*"            # a name
+      | --[^\n]*                  # a comment
+      | /\*.*?\*/
+      | ::                        # a cast of PostgreSQL
+      | \?(?![|&])                # a placeholder, not an operator of JSONB
+      | %s | %%  | %
+      | :(?P<name>[A-Za-z_]\w*)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def bind_parameters(
+    sql: str, params: Sequence[Any] | Mapping[str, Any], marker: str
+) -> tuple[str, tuple[Any, ...] | None]:
+    """`sql` with the placeholders of the driver, and its values in their order."""
+    if not params:
+        return sql, None
+    if isinstance(params, str | bytes):
+        raise ValidationError("params is a text; give a sequence such as (value,)", "params")
+    named = isinstance(params, Mapping)
+    values: list[Any] = [] if named else list(params)
+    places = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal places
+        token = match[0]
+        name = match["name"]
+        if name and named:
+            if name not in params:
+                raise ValidationError(f"the statement names :{name}, params does not", "params")
+            values.append(params[name])  # type: ignore[call-overload]
+        elif named or token not in ("?", "%s"):
+            return _escape_percent(token, marker)
+        places += 1
+        return marker
+
+    statement = _TOKENS.sub(replace, sql)
+    if places != len(values):
+        raise ValidationError(
+            f"the statement has {places} placeholders, params has {len(values)} values", "params"
+        )
+    for value in values:
+        if isinstance(value, str) and "\0" in value:
+            raise ValidationError("a parameter contains a NUL character", "params")
+    return statement, tuple(values)
+
+
+def _escape_percent(token: str, marker: str) -> str:
+    if marker == "%s":
+        return token if token == "%%" else token.replace("%", "%%")
+    return "%" if token == "%%" else token
+
+
+@contextmanager
+def open_session(database: Database, *, read_only: bool = False) -> Iterator[Session]:
+    """A session on `database`: a transaction, or a savepoint inside of one."""
+    outermost = database.transaction_depth() == 0
+    opened = database.connect(reuse_if_open=True) if outermost else False
+    try:
+        with using(database):
+            scope = database.read_only() if read_only and outermost else database.atomic()
+            with scope:
+                yield Session(database, read_only=read_only)
+    finally:
+        if opened:
+            database.release()
+
+
+class SessionFactory:
+    """Makes sessions on one database of its own.
+
+    Takes a `DatabaseConfig`, a URL, or nothing for the environment's database. `close()` closes
+    the connections that it keeps; the factory is a context manager that does so.
+    """
+
+    def __init__(self, config: DatabaseConfig | str | None = None) -> None:
+        self.database = create_database(config)
+
+    @property
+    def config(self) -> DatabaseConfig:
+        """The settings of the factory's database."""
+        return self.database.config
+
+    @contextmanager
+    def get_session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """A session: commits at the end, rolls back on an exception. Nested, a savepoint."""
+        with open_session(self.database, read_only=read_only) as session:
+            yield session
+
+    def run_in_transaction(self, fn: Callable[[Session], _T], **options: Any) -> _T:
+        """`run_in_transaction()` on this factory's database."""
+        return run_in_transaction(fn, database=self.database, **options)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self.database.close_pool()
+
+    def __enter__(self) -> SessionFactory:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@contextmanager
+def get_sync_session(*, read_only: bool = False) -> Iterator[Session]:
+    """A session on the database that the proxy stands for.
+
+    Takes a connection, opens a transaction, commits at the end, rolls back on any exception and
+    gives the connection back. Inside another session of the same thread it is a savepoint.
+
+    A write transaction on SQLite makes other writers wait. `read_only=True` opens one that blocks
+    nobody, sees one state of the data throughout, and cannot write.
+    """
+    with open_session(proxy.obj, read_only=read_only) as session:
+        yield session
+
+
+def get_async_session() -> Any:
+    """A session for asyncio. Needs the extra `async`, which this version does not have yet."""
+    raise DatabaseError(
+        "asynchronous sessions need an extra: pip install 'hopper-data[async]'"
+    )
+
+
+def run_in_transaction(
+    fn: Callable[[Session], _T],
+    *,
+    database: Database | None = None,
+    retries: int = 1,
+    delay_s: float = 1.0,
+) -> _T:
+    """The result of `fn(session)`, run in a session of its own.
+
+    When the connection drops, the server restarts, or the transaction loses a deadlock or a
+    serialization race, all of it is rolled back and run again after `delay_s`, at most `retries`
+    times; then the error is raised. `fn` may therefore run more than once. Inside another session
+    there is no second try, since the outer transaction is lost with the inner one.
+    """
+    target = database or proxy.obj
+    nested = target.transaction_depth() > 0
+    attempts = 1 if nested else retries + 1
+    for attempt in range(1, attempts + 1):
+        try:
+            with open_session(target) as session:
+                return fn(session)
+        except DatabaseError as error:
+            if not error.retryable or attempt == attempts:
+                raise
+            logger.warning("transaction failed, trying again in %g s: %s", delay_s, error)
+            time.sleep(delay_s)
+    raise AssertionError("unreachable")
