@@ -1,0 +1,161 @@
+"""hopper_data: the data layer of Hopper, on SQLite and on PostgreSQL.
+
+    from hopper_data import TaskRepository, get_sync_session
+
+    with get_sync_session() as session:
+        for task in TaskRepository(session).get_ready_tasks(limit=10):
+            print(task.id, task.title)
+
+The core, every error and the routing domain are here; planning is `hopper_data.planning`, chat is
+`hopper_data.chat`. Importing the package does no I/O and reads no environment. What only an
+operator needs is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hopper_data.config import DatabaseConfig, build_database_url
+from hopper_data.database import connect, create_database, using
+from hopper_data.errors import (
+    DatabaseError,
+    DatabaseNotFound,
+    DatabaseUnavailable,
+    IntegrityError,
+    InvalidTransition,
+    NotFound,
+    PoolTimeout,
+    SchemaVersionMismatch,
+    ValidationError,
+)
+from hopper_data.repository import Page, Repository
+from hopper_data.routing import (
+    DecisionStrategy,
+    ExecutorType,
+    ExternalMapping,
+    ExternalMappingRepository,
+    HopperInstance,
+    HopperInstanceRepository,
+    InstanceScope,
+    InstanceStatus,
+    Platform,
+    Project,
+    ProjectRepository,
+    RoutingDecision,
+    RoutingDecisionRepository,
+    Task,
+    TaskFeedback,
+    TaskFeedbackRepository,
+    TaskPriority,
+    TaskRepository,
+    TaskSource,
+    TaskStatus,
+    Velocity,
+)
+from hopper_data.session import (
+    Session,
+    SessionFactory,
+    get_async_session,
+    get_sync_session,
+    run_in_transaction,
+)
+
+if TYPE_CHECKING:
+    from hopper_data.maintenance import (
+        analyze_database_statistics,
+        check_database_health,
+        check_schema,
+        dump_schema,
+        get_database_health,
+        get_database_info,
+        init_database,
+        reset_database,
+        vacuum_database,
+    )
+    from hopper_data.migrations import get_schema_version, run_migrations
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DatabaseConfig",
+    "DatabaseError",
+    "DatabaseNotFound",
+    "DatabaseUnavailable",
+    "DecisionStrategy",
+    "ExecutorType",
+    "ExternalMapping",
+    "ExternalMappingRepository",
+    "HopperInstance",
+    "HopperInstanceRepository",
+    "InstanceScope",
+    "InstanceStatus",
+    "IntegrityError",
+    "InvalidTransition",
+    "NotFound",
+    "Page",
+    "Platform",
+    "PoolTimeout",
+    "Project",
+    "ProjectRepository",
+    "Repository",
+    "RoutingDecision",
+    "RoutingDecisionRepository",
+    "SchemaVersionMismatch",
+    "Session",
+    "SessionFactory",
+    "Task",
+    "TaskFeedback",
+    "TaskFeedbackRepository",
+    "TaskPriority",
+    "TaskRepository",
+    "TaskSource",
+    "TaskStatus",
+    "ValidationError",
+    "Velocity",
+    "analyze_database_statistics",
+    "build_database_url",
+    "check_database_health",
+    "check_schema",
+    "connect",
+    "create_database",
+    "dump_schema",
+    "get_async_session",
+    "get_database_health",
+    "get_database_info",
+    "get_schema_version",
+    "get_sync_session",
+    "init_database",
+    "reset_database",
+    "run_in_transaction",
+    "run_migrations",
+    "using",
+    "vacuum_database",
+]
+
+_LATER = {
+    "analyze_database_statistics": "maintenance",
+    "check_database_health": "maintenance",
+    "check_schema": "maintenance",
+    "dump_schema": "maintenance",
+    "get_database_health": "maintenance",
+    "get_database_info": "maintenance",
+    "get_schema_version": "migrations",
+    "init_database": "maintenance",
+    "reset_database": "maintenance",
+    "run_migrations": "migrations",
+    "vacuum_database": "maintenance",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

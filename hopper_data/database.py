@@ -265,6 +265,12 @@ class PooledConnections(PooledDatabase):
         state.lease = _Lease(self, connection)
         return True
 
+    def close(self) -> bool:
+        lease: _Lease | None = getattr(self._state, "lease", None)
+        if lease is not None and not self.in_transaction():
+            lease.end()
+        return bool(super().close())
+
     def _connect(self) -> Any:
         deadline = time.monotonic() + self.config.pool_timeout_s
         while True:
@@ -380,9 +386,13 @@ class _Lease:
         self._pool = weakref.ref(pool)
         self._connection = connection
 
+    def end(self) -> None:
+        """The connection was given back in time."""
+        self._connection = None
+
     def __del__(self) -> None:
         pool = self._pool()
-        if pool is not None and pool.conn_key(self._connection) in pool._in_use:
+        if pool is not None and self._connection is not None:
             pool._close(self._connection)
 
 

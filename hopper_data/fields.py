@@ -65,12 +65,22 @@ else:
 class CheckedField(_Field[_V]):
     """What the fields of the package share.
 
-    `secret=True` keeps the field's values out of messages.
+    `server_default=True` gives the column a default in the database too, so that rows of other
+    programs are right: the field's own default, or the present moment for a time.
     """
 
     model: Any
     name: str
     secret: bool = False
+
+    def __init__(self, *args: Any, server_default: bool = False, **kwargs: Any) -> None:
+        self.server_default = server_default
+        super().__init__(*args, **kwargs)
+
+    def default_sql(self, dialect: str) -> str:
+        """The column's default as SQL."""
+        value = self.encode(self.normalize(self.default))
+        return f"'{value}'" if isinstance(value, str) else str(value)
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> Any:
         """The value that is stored, or a `ValidationError` that names `field` (this one)."""
@@ -105,6 +115,13 @@ class CheckedField(_Field[_V]):
         if clause:
             constraint = f"ck_{model._meta.table_name}_{self.column_name}"
             self.constraints = [SQL(f'CONSTRAINT "{constraint}" CHECK ({clause})')]
+
+    def ddl(self, ctx: Any) -> Any:
+        column = super().ddl(ctx)
+        if self.server_default:
+            # Behind the name and the type.
+            column.nodes.insert(2, SQL(f"DEFAULT {self.default_sql(ctx.state.dialect)}"))
+        return column
 
 
 def refuse(field: peewee.Field[Any], value: object, expected: str) -> ValidationError:
@@ -148,11 +165,13 @@ class _TextField(CheckedField[_V]):
     def python_value(self, value: Any) -> Any:
         return value
 
-    def ddl(self, ctx: Any) -> Any:
+    def ddl_datatype(self, ctx: Any) -> Any:
         # PostgreSQL sorts text by the locale of the database, SQLite by code point. "C" is the
         # latter, is the same everywhere, and lets an index serve prefixes.
-        self.collation = '"C"' if ctx.state.dialect == "postgresql" else None
-        return super().ddl(ctx)
+        datatype = super().ddl_datatype(ctx)
+        if ctx.state.dialect == "postgresql":
+            return SQL(f'{datatype.sql} COLLATE "C"')
+        return datatype
 
 
 class CharField(_TextField[_V], peewee.CharField):
@@ -383,6 +402,11 @@ class BooleanField(CheckedField[_V], peewee.BooleanField):
             raise refuse(field or self, value, f"is {type(value).__name__}; it must be True or False")
         return value
 
+    def default_sql(self, dialect: str) -> str:
+        if dialect == "sqlite":
+            return str(int(self.default))
+        return "TRUE" if self.default else "FALSE"
+
     def python_value(self, value: Any) -> Any:
         return value if value is None else bool(value)
 
@@ -419,6 +443,11 @@ class UTCDateTimeField(CheckedField[_V], peewee.Field):
             return None
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def default_sql(self, dialect: str) -> str:
+        if dialect == "sqlite":
+            return "(strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now'))"
+        return "CURRENT_TIMESTAMP"
 
     def ddl_datatype(self, ctx: Any) -> Any:
         return SQL("DATETIME" if ctx.state.dialect == "sqlite" else self.field_type)
@@ -560,6 +589,7 @@ class JSONField(CheckedField[_V], peewee.JSONField):
         self.secret = secret
         self._loads = json.loads
         self._dumps = dump_json
+        self.server_default = False
         # Peewee's own __init__ and bind() keep the state of one database on the field.
         peewee.Field.__init__(self, **kwargs)
 
@@ -646,8 +676,3 @@ class ForeignKeyField(CheckedField[_V], peewee.ForeignKeyField):
         if isinstance(self.rel_field, peewee.AutoField):
             return super().ddl_datatype(ctx)
         return self.rel_field.ddl_datatype(ctx)
-
-    def ddl(self, ctx: Any) -> Any:
-        is_text = isinstance(self.rel_field, _TextField)
-        self.collation = '"C"' if is_text and ctx.state.dialect == "postgresql" else None
-        return super().ddl(ctx)

@@ -44,12 +44,9 @@ def rowset(database: Database, fields: Sequence[Any], alias: str = "v") -> str:
 
 
 def _pg_type(field: Any, database: Database) -> str:
-    context = database.get_sql_context()
-    sql = str(field.ddl_datatype(context).sql)
-    base = getattr(field, "rel_field", field)
-    if isinstance(base, peewee.AutoField):
+    if isinstance(getattr(field, "rel_field", field), peewee.AutoField):
         return "INTEGER"
-    return f'{sql} COLLATE "C"' if isinstance(base, peewee._StringField) else sql
+    return str(field.ddl_datatype(database.get_sql_context()).sql)
 
 
 def document(fields: Sequence[Any], rows: Iterable[Row]) -> str:

@@ -71,7 +71,8 @@ def bind_parameters(
 ) -> tuple[str, tuple[Any, ...] | None]:
     """`sql` with the placeholders of the driver, and its values in their order."""
     if not params:
-        return sql, None
+        # The driver of PostgreSQL looks for placeholders even when there are no values.
+        return (sql.replace("%", "%%") if marker == "%s" else sql), None
     if isinstance(params, str | bytes):
         raise ValidationError("params is a text; give a sequence such as (value,)", "params")
     named = isinstance(params, Mapping)

@@ -1,0 +1,53 @@
+"""Routing: tasks, projects, Hopper instances, decisions, feedback and external mappings."""
+
+from hopper_data.routing.models import (
+    ExternalMapping,
+    HopperInstance,
+    Project,
+    RoutingDecision,
+    Task,
+    TaskFeedback,
+)
+from hopper_data.routing.repositories import (
+    ExternalMappingRepository,
+    HopperInstanceRepository,
+    ProjectRepository,
+    RoutingDecisionRepository,
+    TaskFeedbackRepository,
+    TaskRepository,
+)
+from hopper_data.routing.vocabulary import (
+    DecisionStrategy,
+    ExecutorType,
+    InstanceScope,
+    InstanceStatus,
+    Platform,
+    TaskPriority,
+    TaskSource,
+    TaskStatus,
+    Velocity,
+)
+
+__all__ = [
+    "DecisionStrategy",
+    "ExecutorType",
+    "ExternalMapping",
+    "ExternalMappingRepository",
+    "HopperInstance",
+    "HopperInstanceRepository",
+    "InstanceScope",
+    "InstanceStatus",
+    "Platform",
+    "Project",
+    "ProjectRepository",
+    "RoutingDecision",
+    "RoutingDecisionRepository",
+    "Task",
+    "TaskFeedback",
+    "TaskFeedbackRepository",
+    "TaskPriority",
+    "TaskRepository",
+    "TaskSource",
+    "TaskStatus",
+    "Velocity",
+]

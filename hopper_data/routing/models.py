@@ -70,14 +70,14 @@ class Project(BaseModel):
     tags = JSONField(null=True, items=str)
     executor_type = CharField(50, null=True)
     executor_config = JSONField(null=True)
-    auto_claim = BooleanField(default=False)
+    auto_claim = BooleanField(default=False, server_default=True)
     priority_boost = JSONField(null=True)
     velocity = CharField(20, null=True)
     sla = JSONField(null=True)
     webhook_url = CharField(500, null=True)
     api_endpoint = CharField(500, null=True)
     sync_config = JSONField(null=True)
-    created_at = UTCDateTimeField(default=utcnow)
+    created_at = UTCDateTimeField(default=utcnow, server_default=True)
     created_by = CharField(100, null=True)
     last_sync = UTCDateTimeField(null=True)
 
@@ -96,8 +96,16 @@ class Task(BaseModel):
     title = CharField(500)
     description = TextField(null=True)
     project = CharField(100, null=True)
-    status = EnumField(TaskStatus, 50, default=TaskStatus.PENDING, transitions=TASK_TRANSITIONS)
-    priority = EnumField(TaskPriority, 20, default=TaskPriority.MEDIUM, ordered=True)
+    status = EnumField(
+        TaskStatus,
+        50,
+        default=TaskStatus.PENDING,
+        server_default=True,
+        transitions=TASK_TRANSITIONS,
+    )
+    priority = EnumField(
+        TaskPriority, 20, default=TaskPriority.MEDIUM, server_default=True, ordered=True
+    )
     requester = CharField(100, null=True)
     owner = CharField(100, null=True)
     external_id = CharField(100, null=True)
@@ -113,8 +121,8 @@ class Task(BaseModel):
     routing_confidence = FloatField(null=True, minimum=0, maximum=1)
     routing_reasoning = TextField(null=True)
     feedback = JSONField(null=True)
-    created_at = UTCDateTimeField(default=utcnow)
-    updated_at = UTCDateTimeField(default=utcnow)
+    created_at = UTCDateTimeField(default=utcnow, server_default=True)
+    updated_at = UTCDateTimeField(default=utcnow, server_default=True)
 
     class Meta:
         table_name = "tasks"
@@ -131,12 +139,12 @@ class HopperInstance(BaseModel):
     parent = ForeignKeyField("self", column_name="parent_id", null=True, backref="children",
                              index=False)
     config = JSONField(null=True)
-    status = EnumField(InstanceStatus, default=InstanceStatus.ACTIVE)
+    status = EnumField(InstanceStatus, default=InstanceStatus.ACTIVE, server_default=True)
     description = TextField(null=True)
     created_by = CharField(100, null=True)
     terminated_at = UTCDateTimeField(null=True)
-    created_at = UTCDateTimeField(default=utcnow)
-    updated_at = UTCDateTimeField(default=utcnow)
+    created_at = UTCDateTimeField(default=utcnow, server_default=True)
+    updated_at = UTCDateTimeField(default=utcnow, server_default=True)
 
     if TYPE_CHECKING:
         parent_id: str | None
@@ -172,7 +180,7 @@ class RoutingDecision(BaseModel):
     reasoning = TextField(null=True)
     alternatives = JSONField(null=True)
     decided_by = CharField(50, null=True)
-    decided_at = UTCDateTimeField(default=utcnow)
+    decided_at = UTCDateTimeField(default=utcnow, server_default=True)
     decision_time_ms = FloatField(null=True, minimum=0)
     workload_snapshot = JSONField(null=True)
     context = JSONField(null=True)
@@ -208,7 +216,7 @@ class TaskFeedback(BaseModel):
     unexpected_blockers = JSONField(null=True)
     required_skills_not_tagged = JSONField(null=True)
     notes = TextField(null=True)
-    created_at = UTCDateTimeField(default=utcnow)
+    created_at = UTCDateTimeField(default=utcnow, server_default=True)
 
     if TYPE_CHECKING:
         task_id: str

@@ -1,0 +1,285 @@
+"""What a database looks like, in words that two databases can be compared by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hopper_data.database import Database
+from hopper_data.model import BaseModel
+
+__all__ = ["Column", "Table", "compare", "describe"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its type, whether it may be NULL, its default and its generating expression."""
+
+    type: str
+    nullable: bool
+    default: str | None = None
+    generated: str | None = None
+
+    def __str__(self) -> str:
+        parts = [self.type, "NULL" if self.nullable else "NOT NULL"]
+        if self.default is not None:
+            parts.append(f"DEFAULT {self.default}")
+        if self.generated is not None:
+            parts.append(f"GENERATED {self.generated}")
+        return " ".join(parts)
+
+
+@dataclass
+class Table:
+    """A table. Constraints, indexes and triggers map names to definitions."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    primary_key: tuple[str, ...] = ()
+    constraints: dict[str, str] = field(default_factory=dict)
+    indexes: dict[str, str] = field(default_factory=dict)
+    triggers: dict[str, str] = field(default_factory=dict)
+    definition: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as JSON-ready data."""
+        return {
+            "columns": {
+                name: {
+                    "type": column.type,
+                    "nullable": column.nullable,
+                    "default": column.default,
+                    "primary_key": name in self.primary_key,
+                }
+                for name, column in self.columns.items()
+            },
+            "primary_key": list(self.primary_key),
+            "constraints": dict(self.constraints),
+            "indexes": dict(self.indexes),
+            "triggers": dict(self.triggers),
+        }
+
+
+def describe(database: Database, schemas: Sequence[str] = ()) -> dict[str, Table]:
+    """Every table of the present schema, and of further ones by name, but for SQLite's own."""
+    if database.dialect == "sqlite":
+        return _describe_sqlite(database)
+    present = database.execute_sql("SELECT current_schema()").fetchone()[0]
+    return _describe_postgresql(database, [present, *schemas])
+
+
+def compare(found: dict[str, Table], expected: dict[str, Table]) -> list[str]:
+    """In which ways `found` is not as `expected`, a sentence each; tables beyond it do not count."""
+    differences: list[str] = []
+    for name, table in expected.items():
+        if name not in found:
+            differences.append(f"table {name} is missing")
+            continue
+        differences.extend(_compare_table(name, found[name], table))
+    return differences
+
+
+def _compare_table(name: str, found: Table, expected: Table) -> Iterable[str]:
+    for kind in ("columns", "constraints", "indexes", "triggers"):
+        singular = "index" if kind == "indexes" else kind[:-1]
+        has, wants = getattr(found, kind), getattr(expected, kind)
+        for key in [*wants, *(key for key in has if key not in wants)]:
+            if key not in has:
+                yield f"table {name}: {singular} {key} is missing ({wants[key]})"
+            elif key not in wants:
+                yield f"table {name}: {singular} {key} is not in the models ({has[key]})"
+            elif has[key] != wants[key]:
+                yield (
+                    f"table {name}: {singular} {key} is {has[key]}; the models say {wants[key]}"
+                )
+    if found.primary_key != expected.primary_key:
+        yield (
+            f"table {name}: the primary key is ({', '.join(found.primary_key)}); "
+            f"the models say ({', '.join(expected.primary_key)})"
+        )
+    if found.definition != expected.definition:
+        yield f"table {name} is {found.definition}; the models say {expected.definition}"
+
+
+# -- SQLite ---------------------------------------------------------------------------------------
+
+_CONSTRAINT = re.compile(r'CONSTRAINT\s+"?(\w+)"?\s+CHECK\s*\(', re.IGNORECASE)
+
+
+def normal_sql(sql: str) -> str:
+    """SQL without what does not matter: white space, quotes around names, IF NOT EXISTS."""
+    text = re.sub(r"\bIF NOT EXISTS ", "", sql, flags=re.IGNORECASE)
+    text = re.sub(r"\s+", " ", text.replace('"', "")).strip()
+    return re.sub(r"\s*([(),])\s*", r"\1", text)
+
+
+def _describe_sqlite(database: Database) -> dict[str, Table]:
+    rows = database.execute_sql(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    ).fetchall()
+    virtual = {name for kind, name, _, sql in rows if _is_virtual(kind, sql)}
+    tables = {
+        name: _sqlite_table(database, name, sql, is_virtual=name in virtual)
+        for kind, name, _, sql in rows
+        if kind == "table" and not _is_internal(name, virtual)
+    }
+    for kind, name, table, sql in rows:
+        if kind == "index" and table in tables:
+            tables[table].indexes[name] = normal_sql(sql)
+        elif kind == "trigger" and table in tables:
+            tables[table].triggers[name] = normal_sql(sql)
+    return tables
+
+
+def _is_virtual(kind: str, sql: str) -> bool:
+    return kind == "table" and sql.upper().startswith("CREATE VIRTUAL")
+
+
+def _is_internal(name: str, virtual: set[str]) -> bool:
+    if name.startswith("sqlite_"):
+        return True
+    return any(name.startswith(f"{table}_") for table in virtual)
+
+
+def _sqlite_table(database: Database, name: str, sql: str, *, is_virtual: bool) -> Table:
+    if is_virtual:
+        return Table(definition=normal_sql(sql))
+    table = Table()
+    keys: list[tuple[int, str]] = []
+    for _, column, kind, not_null, default, key, hidden in database.execute_sql(
+        f'PRAGMA table_xinfo("{name}")'
+    ).fetchall():
+        generated = "virtual" if hidden in (2, 3) else None
+        table.columns[column] = Column(kind.upper(), not not_null, default, generated)
+        if key:
+            keys.append((key, column))
+    table.primary_key = tuple(column for _, column in sorted(keys))
+    table.constraints = {**_sqlite_checks(sql), **_sqlite_foreign_keys(database, name)}
+    table.constraints |= _sqlite_uniques(database, name)
+    return table
+
+
+def _sqlite_checks(sql: str) -> dict[str, str]:
+    checks = {}
+    for match in _CONSTRAINT.finditer(sql):
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        checks[match[1]] = f"CHECK ({normal_sql(sql[match.end() : end - 1])})"
+    return checks
+
+
+def _sqlite_foreign_keys(database: Database, name: str) -> dict[str, str]:
+    groups: dict[int, list[Any]] = {}
+    for row in database.execute_sql(f'PRAGMA foreign_key_list("{name}")').fetchall():
+        groups.setdefault(row[0], []).append(row)
+    keys = {}
+    for rows in groups.values():
+        columns = ", ".join(row[3] for row in rows)
+        targets = ", ".join(str(row[4]) for row in rows)
+        _, _, parent, _, _, on_update, on_delete, _ = rows[0]
+        keys[f"fk_{name}_{columns}"] = (
+            f"FOREIGN KEY ({columns}) REFERENCES {parent} ({targets}) "
+            f"ON UPDATE {on_update} ON DELETE {on_delete}"
+        )
+    return keys
+
+
+def _sqlite_uniques(database: Database, name: str) -> dict[str, str]:
+    uniques = {}
+    for _, index, _, origin, _ in database.execute_sql(f'PRAGMA index_list("{name}")').fetchall():
+        if origin == "u":
+            rows = database.execute_sql(f'PRAGMA index_info("{index}")').fetchall()
+            columns = ", ".join(row[2] for row in rows)
+            uniques[f"unique ({columns})"] = f"UNIQUE ({columns})"
+    return uniques
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------------
+
+_COLUMNS = """
+    SELECT n.nspname, c.relname, a.attname,
+        format_type(a.atttypid, a.atttypmod)
+            || CASE WHEN co.collname IS NULL OR co.collname = 'default' THEN ''
+                ELSE ' COLLATE ' || co.collname END,
+        NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attgenerated
+    FROM pg_attribute AS a
+    JOIN pg_class AS c ON c.oid = a.attrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation AS co ON co.oid = a.attcollation
+    WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND a.attnum > 0
+        AND NOT a.attisdropped
+    ORDER BY n.nspname, c.relname, a.attnum"""
+
+_CONSTRAINTS = """
+    SELECT n.nspname, c.relname, k.conname, k.contype::text, pg_get_constraintdef(k.oid),
+        ARRAY(
+            SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS p(number, place)
+            JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = p.number
+            ORDER BY p.place
+        )
+    FROM pg_constraint AS k
+    JOIN pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (%s) AND k.contype IN ('p', 'u', 'f', 'c', 'x')
+    ORDER BY n.nspname, c.relname, k.conname"""
+
+_INDEXES = """
+    SELECT n.nspname, c.relname, i.relname, pg_get_indexdef(x.indexrelid)
+    FROM pg_index AS x
+    JOIN pg_class AS i ON i.oid = x.indexrelid
+    JOIN pg_class AS c ON c.oid = x.indrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (%s)
+        AND NOT EXISTS (SELECT 1 FROM pg_constraint AS k WHERE k.conindid = x.indexrelid
+            AND k.contype IN ('p', 'u', 'x'))
+    ORDER BY n.nspname, c.relname, i.relname"""
+
+_TRIGGERS = """
+    SELECT n.nspname, c.relname, t.tgname, pg_get_triggerdef(t.oid) || ' AS ' || p.prosrc
+    FROM pg_trigger AS t
+    JOIN pg_class AS c ON c.oid = t.tgrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_proc AS p ON p.oid = t.tgfoid
+    WHERE n.nspname = ANY (%s) AND NOT t.tgisinternal
+    ORDER BY n.nspname, c.relname, t.tgname"""
+
+
+def _describe_postgresql(database: Database, schemas: list[str]) -> dict[str, Table]:
+    present = schemas[0]
+    tables: dict[str, Table] = {}
+
+    def name_of(schema: str, table: str) -> str:
+        return table if schema == present else f"{schema}.{table}"
+
+    def plain(definition: str) -> str:
+        return re.sub(r"\s+", " ", definition.replace(f"{present}.", "")).strip()
+
+    def rows(sql: str) -> list[Any]:
+        return list(database.execute_sql(sql, (schemas,)).fetchall())
+
+    for schema, table, column, kind, nullable, expression, generated in rows(_COLUMNS):
+        found = tables.setdefault(name_of(schema, table), Table())
+        expression = None if expression is None else plain(expression)
+        default, source = (None, expression) if generated else (expression, None)
+        found.columns[column] = Column(kind, nullable, default, source)
+    for schema, table, name, kind, definition, columns in rows(_CONSTRAINTS):
+        found = tables[name_of(schema, table)]
+        if kind == "p":
+            found.primary_key = tuple(columns)
+        else:
+            found.constraints[name] = plain(definition)
+    for schema, table, name, definition in rows(_INDEXES):
+        tables[name_of(schema, table)].indexes[name] = plain(definition)
+    for schema, table, name, definition in rows(_TRIGGERS):
+        tables[name_of(schema, table)].triggers[name] = plain(definition)
+    return tables
+
+
+def create_tables(database: Database, models: Iterable[type[BaseModel]]) -> None:
+    """Create the tables of some models, parents first, with all that belongs to them."""
+    for model in models:
+        model.create_table(safe=True)

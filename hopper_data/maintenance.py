@@ -1,0 +1,241 @@
+"""What an operator does to a database as a whole.
+
+Each function works on the database that the proxy stands for, or on the one given as `database`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hopper_data.config import Environment
+from hopper_data.database import Database, create_database, using
+from hopper_data.errors import DatabaseError, ValidationError
+from hopper_data.introspection import compare, create_tables, describe
+from hopper_data.migrations import (
+    HISTORY_TABLE,
+    get_schema_version,
+    migrate,
+    migration_names,
+    migration_turn,
+    pending_migrations,
+    refuse_newer,
+    target_database,
+)
+from hopper_data.model import BaseModel
+from hopper_data.routing.models import ROUTING_MODELS
+from hopper_data.rowsets import table_name
+from hopper_data.session import open_session
+
+__all__ = [
+    "all_models",
+    "analyze_database_statistics",
+    "check_database_health",
+    "check_schema",
+    "dump_schema",
+    "get_database_health",
+    "get_database_info",
+    "init_database",
+    "reset_database",
+    "vacuum_database",
+]
+
+logger = logging.getLogger("hopper_data")
+
+
+def all_models() -> tuple[type[BaseModel], ...]:
+    """The models of all domains, parents first."""
+    return ROUTING_MODELS
+
+
+def init_database(database: Database | None = None, *, create_tables: bool = False) -> Database:
+    """Make a database ready for use, and return it.
+
+    `create_tables=True` creates what is missing right from the models, for development and tests;
+    otherwise the migrations are run. `SchemaVersionMismatch` when the database is newer than the
+    code.
+    """
+    target = target_database(database)
+    refuse_newer(target, migration_names())
+    if create_tables:
+        with migration_turn(target):
+            _create_all(target)
+    else:
+        migrate("head", database=target)
+    return target
+
+
+def _create_all(database: Database) -> None:
+    create_tables(database, all_models())
+
+
+def reset_database(database: Database | None = None, *, confirm: bool = False) -> None:
+    """Drop every table of the package with all its data, and create them anew.
+
+    Refused without `confirm=True`, and where HOPPER_ENV is production.
+    """
+    target = target_database(database)
+    if not confirm:
+        raise ValidationError(
+            f"reset_database drops all data of {target.label}; say confirm=True to do it", "confirm"
+        )
+    if target.config.environment is Environment.PRODUCTION:
+        raise DatabaseError(f"HOPPER_ENV is production: {target.label} is not reset")
+    with migration_turn(target):
+        for model in reversed(all_models()):
+            model.drop_table(safe=True)
+        target.execute_sql(f'DROP TABLE IF EXISTS "{HISTORY_TABLE}"')
+    migrate("head", database=target)
+
+
+def check_database_health(database: Database | None = None) -> bool:
+    """Whether the database answers a query."""
+    try:
+        with open_session(target_database(database), read_only=True) as session:
+            session.execute("SELECT 1")
+    except DatabaseError:
+        logger.warning("the database is not healthy", exc_info=True)
+        return False
+    return True
+
+
+def get_database_health(database: Database | None = None) -> dict[str, Any]:
+    """What a person on call wants to know.
+
+    `reachable`, and when it is: `latency_ms`, `server_version`, `schema_version`,
+    `pending_migrations`, `pool`, `size_bytes` and `oldest_transaction_s` (None on SQLite, and when
+    there is none). When it is not, `error` says why.
+    """
+    target = target_database(database)
+    start = time.perf_counter()
+    health: dict[str, Any] = {"url": target.label, "reachable": False}
+    try:
+        with open_session(target, read_only=True) as session:
+            session.execute("SELECT 1")
+            health["latency_ms"] = round((time.perf_counter() - start) * 1000, 2)
+            health["server_version"] = _server_version(target)
+            health["pool"] = target.pool_status()
+            health["size_bytes"] = _size_bytes(target)
+            health["oldest_transaction_s"] = _oldest_transaction_s(target)
+        health["schema_version"] = get_schema_version(target)
+        health["pending_migrations"] = pending_migrations(target)
+    except DatabaseError as error:
+        return {**health, "error": str(error)}
+    return {**health, "reachable": True}
+
+
+def _server_version(database: Database) -> str:
+    sql = "SELECT sqlite_version()" if database.dialect == "sqlite" else "SHOW server_version"
+    name = "SQLite" if database.dialect == "sqlite" else "PostgreSQL"
+    return f"{name} {database.execute_sql(sql).fetchone()[0]}"
+
+
+def _size_bytes(database: Database) -> int:
+    if database.dialect == "sqlite":
+        pages = database.execute_sql("PRAGMA page_count").fetchone()[0]
+        size = database.execute_sql("PRAGMA page_size").fetchone()[0]
+        return int(pages) * int(size)
+    return int(
+        database.execute_sql("SELECT pg_database_size(current_database())").fetchone()[0]
+    )
+
+
+def _oldest_transaction_s(database: Database) -> float | None:
+    if database.dialect == "sqlite":
+        return None
+    (age,) = database.execute_sql(
+        "SELECT extract(epoch FROM max(clock_timestamp() - xact_start)) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ).fetchone()
+    return None if age is None else round(float(age), 3)
+
+
+def get_database_info(database: Database | None = None) -> dict[str, Any]:
+    """Where the database is: `url` and `async_url` without a password, and `type`."""
+    target = target_database(database)
+    return {
+        "url": str(target.url),
+        "type": str(target.url.backend),
+        "async_url": target.url.render_async(),
+        "environment": str(target.config.environment),
+    }
+
+
+def dump_schema(database: Database | None = None) -> dict[str, dict[str, Any]]:
+    """Every table of the database with its columns, constraints, indexes and triggers."""
+    target = target_database(database)
+    with open_session(target, read_only=True):
+        tables = describe(target)
+    return {name: table.to_dict() for name, table in sorted(tables.items())}
+
+
+def analyze_database_statistics(database: Database | None = None) -> dict[str, Any]:
+    """`database_type`, `table_count`, `tables`, `row_counts` and `total_rows` of the package."""
+    target = target_database(database)
+    names = [model._meta.table_name for model in all_models()]
+    counts = " UNION ALL ".join(
+        f"SELECT '{name}', COUNT(*) FROM {table_name(model)}"
+        for name, model in zip(names, all_models(), strict=True)
+    )
+    with open_session(target, read_only=True) as session:
+        row_counts = {name: int(count) for name, count in session.execute(counts)}
+    return {
+        "database_type": str(target.url.backend),
+        "table_count": len(names),
+        "tables": names,
+        "row_counts": row_counts,
+        "total_rows": sum(row_counts.values()),
+    }
+
+
+def vacuum_database(database: Database | None = None) -> None:
+    """Give unused space back, and refresh the statistics of the query planner."""
+    target = target_database(database)
+    if target.transaction_depth():
+        raise DatabaseError("a database cannot be vacuumed inside a session: end it first")
+    opened = target.connect(reuse_if_open=True)
+    try:
+        with using(target):
+            target.execute_sql("VACUUM")
+            target.execute_sql("ANALYZE")
+    finally:
+        if opened:
+            target.release()
+
+
+def check_schema(database: Database | None = None) -> list[str]:
+    """In which ways the database is not what the models declare, a sentence each.
+
+    Compares tables, columns, types, NOT NULL, defaults, CHECKs, keys, indexes and triggers, with
+    the models built afresh: in a schema of its own that is rolled back on PostgreSQL, in memory
+    for SQLite. `SchemaVersionMismatch` when the database is newer than the code.
+    """
+    target = target_database(database)
+    refuse_newer(target, migration_names())
+    with open_session(target, read_only=True):
+        found = describe(target)
+    with _built_afresh(target) as model_database:
+        expected = describe(model_database)
+    return compare(found, expected)
+
+
+@contextmanager
+def _built_afresh(database: Database) -> Iterator[Database]:
+    if database.dialect == "sqlite":
+        fresh = create_database("sqlite:///:memory:")
+        with open_session(fresh):
+            _create_all(fresh)
+            yield fresh
+        fresh.close_pool()
+        return
+    with open_session(database), database.atomic() as scope:
+        database.execute_sql("CREATE SCHEMA hopper_check")
+        database.execute_sql("SET LOCAL search_path TO hopper_check")
+        _create_all(database)
+        try:
+            yield database
+        finally:
+            scope.rollback()

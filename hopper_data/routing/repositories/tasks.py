@@ -1,0 +1,214 @@
+"""Tasks: lists, search, states and dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from peewee import SQL, Source
+
+from hopper_data.errors import ValidationError
+from hopper_data.fields import check_text_list, dump_json, shorten
+from hopper_data.repository import Filters
+from hopper_data.routing.circles import AcyclicRepository, dependencies_of
+from hopper_data.routing.models import Task
+from hopper_data.routing.search import SearchQuery, parse_search
+from hopper_data.routing.vocabulary import TaskStatus
+
+__all__ = ["TaskRepository"]
+
+_NEWEST = "-created_at"
+_QUEUE = "-priority,created_at"
+
+
+class TaskRepository(AcyclicRepository[Task]):
+    """The tasks that Hopper routes.
+
+    Lists are newest first; the lists of what is to do (`get_pending_tasks`, `get_ready_tasks`) are
+    highest priority first, then oldest. `skip` and `limit` page through each. Every way of writing
+    `status` obeys the transitions, and no dependency may close a circle.
+    """
+
+    model = Task
+    reference = "depends_on"
+    relation = "depends on"
+
+    # -- lists ------------------------------------------------------------------------------------
+
+    def get_tasks_by_project(
+        self, project: str | None, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
+        """The tasks that name a project, newest first."""
+        return self.filter({"project": project}, skip, limit, _NEWEST)
+
+    def get_tasks_by_status(
+        self, status: TaskStatus | str, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
+        """The tasks with a status, newest first."""
+        return self.filter({"status": status}, skip, limit, _NEWEST)
+
+    def get_tasks_by_requester(
+        self, requester: str | None, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
+        """The tasks that somebody asked for, newest first."""
+        return self.filter({"requester": requester}, skip, limit, _NEWEST)
+
+    def get_tasks_by_owner(
+        self, owner: str | None, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
+        """The tasks that somebody has taken, newest first."""
+        return self.filter({"owner": owner}, skip, limit, _NEWEST)
+
+    def get_unassigned_tasks(self, skip: int = 0, limit: int | None = None) -> list[Task]:
+        """The tasks that name no project, newest first."""
+        return self.filter({"project": None}, skip, limit, _NEWEST)
+
+    def get_pending_tasks(self, skip: int = 0, limit: int | None = None) -> list[Task]:
+        """The pending tasks, highest priority first, then oldest."""
+        # The status is written into the statement, so that the partial index is used.
+        return self._find(SQL("status = 'pending'"), order_by=_QUEUE, skip=skip, limit=limit)
+
+    def get_tasks_by_tag(
+        self,
+        tags: str | Sequence[str],
+        skip: int = 0,
+        limit: int | None = None,
+        *,
+        match: Literal["all", "any"] = "all",
+    ) -> list[Task]:
+        """The tasks that have a tag, all of several tags, or any of them; newest first."""
+        wanted = [tags] if isinstance(tags, str) else list(tags)
+        check_text_list(wanted, Task.tags)
+        Task.tags.comparable(wanted)
+        if match not in ("all", "any"):
+            raise ValidationError(f"match is {match!r}; it must be 'all' or 'any'", "match")
+        if not wanted:
+            return self._list(self._select(), skip, 0)
+        term = self._tag_term(sorted(set(wanted)), match)
+        return self._find(term, order_by=_NEWEST, skip=skip, limit=limit)
+
+    def _tag_term(self, tags: list[str], match: str) -> Any:
+        if self.database.dialect == "sqlite":
+            number = len(tags) if match == "all" else 1
+            return SQL(
+                '"t1"."id" IN (SELECT task_id FROM task_tags '
+                "WHERE tag IN (SELECT value FROM json_each(?)) "
+                "GROUP BY task_id HAVING COUNT(*) >= ?)",
+                (dump_json(tags), number),
+            )
+        if match == "all":
+            return SQL('"t1"."tags" @> CAST(%s AS JSONB)', (dump_json(tags),))
+        return SQL(
+            '"t1"."tags" @> ANY (SELECT jsonb_build_array(value) '
+            "FROM jsonb_array_elements(CAST(%s AS JSONB)))",
+            (dump_json(tags),),
+        )
+
+    # -- search -----------------------------------------------------------------------------------
+
+    def search_tasks(
+        self, query: str, skip: int = 0, limit: int | None = None, filters: Filters | None = None
+    ) -> list[Task]:
+        """The tasks whose title, description or context match, best match first.
+
+        A hit in the title weighs most, one in the context least; equals are newest first. The
+        query is what people type: `"exact phrase"`, `-without`, `or`, `prefix*`; nothing in it is
+        an error. `filters` narrow the result.
+        """
+        if not isinstance(query, str):
+            raise ValidationError(f"query is {shorten(query)}; it must be a text", "query")
+        parsed = parse_search(query)
+        base = self._filtered(self._select(), filters)
+        if not parsed:
+            return self._list(base, skip, 0)
+        found = self._matching(base, parsed)
+        return self._list(found, skip, limit)
+
+    def _matching(self, base: Any, query: SearchQuery) -> Any:
+        hits = _Hits(self.database.dialect, query)
+        joined = base.join(hits, on=SQL('hit.task_id = "t1"."id"'), attr="hit")
+        return joined.order_by(SQL("hit.score DESC"), Task.created_at.desc(), Task.id)
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def update_status(self, id: str, status: TaskStatus | str, /) -> Task | None:
+        """Move a task to another status; None when there is no such task.
+
+        `InvalidTransition` when the one may not follow the other.
+        """
+        return self.update(id, status=status)
+
+    def assign_to_project(self, id: str, project: str | None, /) -> Task | None:
+        """Name the project of a task, or none; None when there is no such task."""
+        return self.update(id, project=project)
+
+    # -- dependencies -----------------------------------------------------------------------------
+
+    def get_ready_tasks(self, skip: int = 0, limit: int | None = None) -> list[Task]:
+        """The pending tasks whose dependencies are all completed, highest priority first.
+
+        A dependency on a task that does not exist is not completed.
+        """
+        return self._find(
+            SQL("status = 'pending'"),
+            SQL(self._ready_sql('"t1"')),
+            order_by=_QUEUE,
+            skip=skip,
+            limit=limit,
+        )
+
+    def _ready_sql(self, task: str) -> str:
+        """The one condition under which the dependencies of a task are met."""
+        dependencies = dependencies_of(self.database.dialect, "this")
+        return (
+            f"NOT EXISTS (SELECT 1 FROM (SELECT {task}.depends_on AS depends_on) AS this "
+            f"{dependencies} LEFT JOIN tasks AS needed ON needed.id = dependency.value "
+            "WHERE needed.status IS NULL OR needed.status <> 'completed')"
+        )
+
+    def get_blocking_tasks(self, id: str, /) -> list[Task]:
+        """The tasks that a task depends on and that are not completed, highest priority first."""
+        dependencies = dependencies_of(self.database.dialect, "this")
+        found = SQL(
+            f'"t1"."id" IN (SELECT dependency.value FROM tasks AS this {dependencies} '
+            f"WHERE this.id = {self.database.param})",
+            (Task.id.lookup_value(id),),
+        )
+        return self._find(found, Task.status != TaskStatus.COMPLETED, order_by=_QUEUE)
+
+    def get_dependent_tasks(self, id: str, /) -> list[Task]:
+        """The tasks that depend on a task, highest priority first."""
+        return self.filter({"depends_on__contains": [id]}, order_by=_QUEUE)
+
+    def _references_sql(self, source: str) -> str:
+        dependencies = dependencies_of(self.database.dialect, "task")
+        return (
+            f"WITH RECURSIVE reached(id) AS ({source} UNION "
+            "SELECT dependency.value FROM reached JOIN tasks AS task ON task.id = reached.id "
+            f"{dependencies}) "
+            "SELECT task.id, dependency.value FROM reached "
+            f"JOIN tasks AS task ON task.id = reached.id {dependencies}"
+        )
+
+
+class _Hits(Source):
+    """The tasks that a search finds, as a table `hit` of `task_id` and `score`."""
+
+    def __init__(self, dialect: str, query: SearchQuery) -> None:
+        super().__init__()
+        self.dialect = dialect
+        self.query = query
+
+    def __sql__(self, ctx: Any) -> Any:
+        if self.dialect == "sqlite":
+            ctx.literal(
+                "(SELECT d.task_id, -bm25(task_search, 8.0, 3.0, 1.0) AS score FROM task_search "
+                "JOIN task_documents AS d ON d.id = task_search.rowid WHERE task_search MATCH "
+            )
+            return ctx.value(self.query.fts5(), converter=False).literal(") AS hit")
+        ctx.literal(
+            "(SELECT task.id AS task_id, ts_rank('{0.02, 0.1, 0.3, 1.0}', search_tsvector, query) "
+            "AS score FROM tasks AS task, to_tsquery('simple', "
+        )
+        ctx.value(self.query.tsquery(), converter=False)
+        return ctx.literal(") AS query WHERE search_tsvector @@ query) AS hit")
