@@ -17,6 +17,7 @@ Exceptions of Peewee and of the drivers never reach a caller: they are the `__ca
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -113,3 +114,10 @@ class InvalidTransition(ValidationError):
 
 class NotFound(DatabaseError):
     """The row that a caller counts on does not exist."""
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """`did you mean …?`, or the whole choice where nothing is close."""
+    choices = list(known)
+    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(choices)}"

@@ -7,7 +7,6 @@ A table may need more than Peewee can declare: partial indexes, triggers, a full
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from uuid import UUID
 import peewee
 
 from hopper_data.database import proxy
-from hopper_data.errors import InvalidTransition, NotFound, ValidationError
+from hopper_data.errors import InvalidTransition, NotFound, ValidationError, suggest
 from hopper_data.fields import EnumField, dump_json, public_name, utcnow
 
 __all__ = ["BaseModel", "SchemaObject"]
@@ -172,13 +171,6 @@ def unknown_name(model: type[BaseModel], name: Any) -> ValidationError:
     return ValidationError(
         f"{model.__name__} has no field {name!r}; {suggest(name, known)}", str(name)
     )
-
-
-def suggest(name: Any, known: Iterable[str]) -> str:
-    """`did you mean …?`, or the whole choice where nothing is close."""
-    choices = list(known)
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(choices)}"
 
 
 def guarded_fields(model: type[BaseModel]) -> list[EnumField[Any]]:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import peewee
 from peewee import OP, SQL, EnclosedNodeList, Expression, Node, Value
 
-from hopper_data.errors import ValidationError
+from hopper_data.errors import ValidationError, suggest
 from hopper_data.fields import EnumField, JSONField, public_name, shorten
-from hopper_data.model import BaseModel, find_field, suggest
+from hopper_data.model import BaseModel, find_field
 
 __all__ = ["OrderKey", "after_cursor", "conditions", "make_cursor", "parse_order"]
 
