@@ -68,14 +68,28 @@ class AcyclicRepository(Repository[M]):
         referring = sorted({row["id"] for row in rows if row.get(self.reference)})
         if not referring:
             return write()
-        if self.database.dialect != "sqlite":
-            self.database.execute_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        self._take_turn()
         with self.database.atomic():
             result = write()
-            self._refuse_circle(referring)
+            circle = self._find_circle(referring)
+            if circle:
+                column = self.model._meta.fields[self.reference].column_name
+                raise ValidationError(
+                    f"{self.model.__name__} {column} {self._describe(circle)}", column
+                )
         return result
 
-    def _refuse_circle(self, ids: list[str]) -> None:
+    def _take_turn(self) -> None:
+        """Wait until no other transaction writes references; others wait until this one ends."""
+        if self.database.dialect != "sqlite":
+            self.database.execute_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+    def _describe(self, circle: Sequence[str]) -> str:
+        path = f" {self.relation} ".join(map(repr, circle))
+        return f"would close a circle: {path}"
+
+    def _find_circle(self, ids: Sequence[str]) -> list[str]:
+        """A circle that can be reached from some rows: each id refers to the next; or nothing."""
         source = (
             "SELECT value FROM json_each(?)"
             if self.database.dialect == "sqlite"
@@ -89,8 +103,5 @@ class AcyclicRepository(Repository[M]):
             TopologicalSorter(graph).prepare()
         except CycleError as error:
             # graphlib names a circle against the direction of the references.
-            path = f" {self.relation} ".join(repr(id) for id in reversed(error.args[1]))
-            column = self.model._meta.fields[self.reference].column_name
-            raise ValidationError(
-                f"{self.model.__name__} {column} would close a circle: {path}", column
-            ) from None
+            return list(reversed(error.args[1]))
+        return []
