@@ -24,6 +24,7 @@ from functools import cache
 from heapq import heappush
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import peewee
 from playhouse.pool import (
@@ -112,7 +113,9 @@ def translate(error: BaseException, database: Database) -> DatabaseError:
         return _translate_sqlite(original, database)
     if state:
         return _translate_state(state, original, database)
-    if any(base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__):
+    if isinstance(original, OSError) or any(
+        base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__
+    ):
         return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
     return DatabaseError(f"{database.label}: {_first_line(original)}")
 
@@ -137,10 +140,13 @@ def _translate_state(state: str, original: BaseException, database: Database) ->
 
 
 def _violation(kind: str, original: BaseException) -> ConstraintViolation:
-    diag = getattr(original, "diag", None)
+    # psycopg2 keeps these on `diag`, asyncpg on the exception itself.
+    diag = getattr(original, "diag", original)
     constraint = getattr(diag, "constraint_name", None)
     table = getattr(diag, "table_name", None) or ""
-    match = _PG_DETAIL.match(getattr(diag, "message_detail", None) or "")
+    match = _PG_DETAIL.match(
+        getattr(diag, "message_detail", None) or getattr(diag, "detail", None) or ""
+    )
     columns: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     referenced = ""
@@ -447,11 +453,14 @@ class Database(PooledConnections):
             with translated(self):
                 return self._run_statement(sql, params, **options)
         finally:
-            elapsed_ms = (time.perf_counter() - start) * 1000
-            if self.config.echo:
-                logger.info("%s (%.1f ms)", sql, elapsed_ms)
-            if elapsed_ms >= self.config.slow_query_ms:
-                logger.warning("slow query, %.0f ms: %s", elapsed_ms, sql)
+            self._log_statement(sql, start)
+
+    def _log_statement(self, sql: str, start: float) -> None:
+        elapsed_ms = (time.perf_counter() - start) * 1000
+        if self.config.echo:
+            logger.info("%s (%.1f ms)", sql, elapsed_ms)
+        if elapsed_ms >= self.config.slow_query_ms:
+            logger.warning("slow query, %.0f ms: %s", elapsed_ms, sql)
 
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         return super()._execute_cursor(sql, params, **options)
@@ -481,6 +490,10 @@ class Database(PooledConnections):
     def read_only(self) -> peewee._transaction:
         """A transaction that sees one state of the data, blocks no writer and cannot write."""
         return _ReadOnlyTransaction(self)
+
+    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+        """The rows of a query one by one, without holding all of them."""
+        yield from self.execute_sql(sql, params)
 
     def release(self) -> None:
         """Give this thread's connection back to the pool."""
@@ -616,6 +629,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
 
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
+_STREAM_ROWS = 1000
+
+
+def is_write(sql: str) -> bool:
+    """Whether a statement may change rows."""
+    return _WRITES.match(sql) is not None
 
 
 class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
@@ -649,7 +668,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         if not self._state.transactions:
             return super()._run_statement(sql, params, **options)
-        if not _WRITES.match(sql):
+        if not is_write(sql):
             return super()._run_statement(self._close_guard(sql), params, **options)
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
@@ -706,6 +725,16 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                 "nothing was committed: an earlier error has ended this transaction"
             )
         super().commit()
+
+    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+        name = f"hopper_stream_{uuid4().hex}"
+        self.execute_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
+        try:
+            while rows := self.execute_sql(f"FETCH {_STREAM_ROWS} FROM {name}").fetchall():
+                yield from rows
+        finally:
+            if not self.is_closed() and self.is_connection_usable():
+                self.execute_sql(f"CLOSE {name}")
 
     def begin_read_only(self) -> None:
         self._guard.number, self._guard.open = 0, False

@@ -29,7 +29,6 @@ __all__ = ["Page", "Repository"]
 
 M = TypeVar("M", bound=BaseModel)
 Filters = Mapping[str, Any]
-_STREAM_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -333,31 +332,22 @@ class Repository(Generic[M]):
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
-        cursor = self.database.execute_sql(sql, tuple(params))
+        rows = self.database.execute_sql(sql, tuple(params)).fetchall()
+        return [self._from_row(row) for row in rows]
+
+    def _from_row(self, row: Sequence[Any]) -> M:
         fields = self.model._meta.sorted_fields
-        return [
-            self._make(
-                {
-                    field.name: field.python_value(value)
-                    for field, value in zip(fields, row, strict=True)
-                }
-            )
-            for row in cursor.fetchall()
-        ]
+        return self._make(
+            {
+                field.name: field.python_value(value)
+                for field, value in zip(fields, row, strict=True)
+            }
+        )
 
     def _stream(self, query: Any) -> Iterator[M]:
-        if self.database.dialect == "sqlite":
-            yield from query.execute(self.database).iterator()
-            return
-        name = f"hopper_stream_{id(query):x}"
         sql, params = self.database.get_sql_context().sql(query).query()
-        self.database.execute_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
-        try:
-            while rows := self._models(f"FETCH {_STREAM_ROWS} FROM {name}", ()):
-                yield from rows
-        finally:
-            if not self.database.is_closed() and self.database.is_connection_usable():
-                self.database.execute_sql(f"CLOSE {name}")
+        for row in self.database.stream(sql, params):
+            yield self._from_row(row)
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""
