@@ -232,8 +232,8 @@ def translated(database: Database) -> Iterator[None]:
     except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
         raise translate(error, database) from error
     except Exception as error:
-        # psycopg2 is not imported here, and raises its own classes where Peewee does not wrap.
-        if getattr(error, "pgcode", None) or type(error).__module__.startswith("psycopg2"):
+        # The drivers are not imported here, and Peewee does not wrap all that they raise.
+        if type(error).__module__.startswith(("psycopg2", "asyncpg")):
             raise translate(error, database) from error
         raise
 
