@@ -62,6 +62,7 @@ from hopper_data.session import (
 )
 
 if TYPE_CHECKING:
+    from hopper_data.aio import AsyncSession, run_in_async_transaction
     from hopper_data.maintenance import (
         analyze_database_statistics,
         check_database_health,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncSession",
     "DatabaseConfig",
     "DatabaseError",
     "DatabaseNotFound",
@@ -127,6 +129,7 @@ __all__ = [
     "get_sync_session",
     "init_database",
     "reset_database",
+    "run_in_async_transaction",
     "run_in_transaction",
     "run_migrations",
     "using",
@@ -134,6 +137,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "AsyncSession": "aio",
     "analyze_database_statistics": "maintenance",
     "check_database_health": "maintenance",
     "check_schema": "maintenance",
@@ -143,6 +147,7 @@ _LATER = {
     "get_schema_version": "migrations",
     "init_database": "maintenance",
     "reset_database": "maintenance",
+    "run_in_async_transaction": "aio",
     "run_migrations": "migrations",
     "vacuum_database": "maintenance",
 }

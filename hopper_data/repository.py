@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import peewee
 from peewee import SQL
@@ -24,6 +24,9 @@ from hopper_data.model import (
 from hopper_data.querying import OrderKey, after_cursor, conditions, make_cursor, parse_order
 from hopper_data.session import Session
 from hopper_data.violations import explain
+
+if TYPE_CHECKING:
+    from hopper_data.aio import AsyncSession
 
 __all__ = ["Page", "Repository"]
 
@@ -53,7 +56,9 @@ class Repository(Generic[M]):
 
     model: ClassVar[type[Any]]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | AsyncSession) -> None:
+        # An asynchronous session runs the methods; the queries are those of its inner one.
+        session = getattr(session, "sync_session", session)
         if not isinstance(session, Session):
             raise ValidationError(
                 f"{type(self).__name__} takes a session, not {type(session).__name__}: "

@@ -6,12 +6,15 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, proxy, using
 from hopper_data.errors import DatabaseError, ValidationError
+
+if TYPE_CHECKING:
+    from hopper_data.aio import AsyncSession
 
 __all__ = [
     "Session",
@@ -145,6 +148,14 @@ class SessionFactory:
         with open_session(self.database, read_only=read_only) as session:
             yield session
 
+    def get_async_session(
+        self, *, read_only: bool = False
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session for asyncio on this factory's database."""
+        from hopper_data.aio import open_async_session
+
+        return open_async_session(self.database, read_only=read_only)
+
     def run_in_transaction(self, fn: Callable[[Session], _T], **options: Any) -> _T:
         """`run_in_transaction()` on this factory's database."""
         return run_in_transaction(fn, database=self.database, **options)
@@ -174,11 +185,20 @@ def get_sync_session(*, read_only: bool = False) -> Iterator[Session]:
         yield session
 
 
-def get_async_session() -> Any:
-    """A session for asyncio. Needs the extra `async`, which this version does not have yet."""
-    raise DatabaseError(
-        "asynchronous sessions need an extra: pip install 'hopper-data[async]'"
-    )
+def get_async_session(
+    *, read_only: bool = False
+) -> AbstractAsyncContextManager[AsyncSession]:
+    """A session for asyncio, on the database that the proxy stands for.
+
+        async with get_async_session() as session:
+            task = await session.run(TaskRepository(session).get, "task-1")
+
+    The same as `get_sync_session()` in all else. It belongs to the task that opens it. Needs the
+    extra `hopper-data[async]`; a `DatabaseError` says so where it is missing.
+    """
+    from hopper_data.aio import open_async_session
+
+    return open_async_session(read_only=read_only)
 
 
 def run_in_transaction(

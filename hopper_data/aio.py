@@ -1,0 +1,612 @@
+"""Asynchronous sessions, over `playhouse.pwasyncio`.
+
+No query is written twice. A repository's method runs as it is in a greenlet; where it would wait
+for the database, control goes to the event loop instead. `AsyncSession.run()` does that.
+
+The databases here are those of `hopper_data.database` with the connections of asyncpg and
+aiosqlite. There is one for each synchronous database and event loop, made when it is first asked
+for, and its connections are closed when the loop shuts down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import sqlite3
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar, cast
+
+import peewee
+
+from hopper_data.database import (
+    Database,
+    PostgresqlDatabase,
+    SqliteDatabase,
+    create_database,
+    is_write,
+    proxy,
+    translated,
+)
+from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
+from hopper_data.session import Session, open_session
+
+try:
+    import aiosqlite
+    import asyncpg
+    from playhouse import pwasyncio
+except ImportError as error:
+    raise DatabaseError(
+        "asynchronous sessions need an extra: pip install 'hopper-data[async]'"
+    ) from error
+
+__all__ = ["AsyncSession", "async_database", "open_async_session", "run_in_async_transaction"]
+
+logger = logging.getLogger("hopper_data")
+P = ParamSpec("P")
+T = TypeVar("T")
+_BATCH = 500
+
+
+# -- connections ----------------------------------------------------------------------------------
+
+
+class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
+    """A connection of asyncpg. Its statements are prepared once and kept."""
+
+    def __init__(self, conn: Any) -> None:
+        super().__init__(conn)
+        self.guard = 0
+        self.guard_open = False
+
+    async def _execute(self, sql: str, params: Any = None) -> Any:
+        statement = _numbered(sql)
+        if is_write(sql) and not _RETURNING.search(sql):
+            status = await self.conn.execute(statement, *(params or ()))
+            return pwasyncio.CursorAdapter([], rowcount=_row_count(status))
+        if not params and not _ROWS.match(sql):
+            # Transaction control; the server may answer COMMIT with ROLLBACK.
+            status = await self.conn.execute(statement)
+            return pwasyncio.CursorAdapter([], rowcount=_row_count(status), description=[])
+        records = await self.conn.fetch(statement, *(params or ()))
+        description = [(name,) for name in records[0].keys()] if records else []
+        return pwasyncio.CursorAdapter(records, rowcount=len(records), description=description)
+
+    async def commit(self) -> str:
+        """Commit, and give what the server says that it did."""
+        async with self._lock:
+            return str(await self.conn.execute("COMMIT"))
+
+
+_RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
+_ROWS = re.compile(r"\s*(SELECT|WITH|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.I)
+_PLACES = re.compile("%%|%s")
+
+
+@functools.lru_cache(maxsize=2048)
+def _numbered(sql: str) -> str:
+    """`sql` with the placeholders of asyncpg."""
+    if "%" not in sql:
+        return sql
+    numbers = iter(range(1, 40_000))
+    return _PLACES.sub(lambda m: "%" if m[0] == "%%" else f"${next(numbers)}", sql)
+
+
+def _row_count(status: str) -> int:
+    count = status.rpartition(" ")[2]
+    return int(count) if count.isdigit() else -1
+
+
+class _SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
+    """The connection of a database in memory, lent by the synchronous side for one session."""
+
+    async def _execute(self, sql: str, params: Any = None) -> Any:
+        return await asyncio.to_thread(self._execute_here, sql, params or ())
+
+    def _execute_here(self, sql: str, params: Any) -> Any:
+        cursor = self.conn.execute(sql, params)
+        rows = cursor.fetchall()
+        return pwasyncio.CursorAdapter(
+            rows,
+            lastrowid=cursor.lastrowid,
+            rowcount=cursor.rowcount,
+            description=cursor.description,
+        )
+
+
+# -- databases ------------------------------------------------------------------------------------
+
+
+class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
+    """What the asynchronous databases share.
+
+    Connections: at most `max_connections` at a time, for which sessions wait `pool_timeout_s`;
+    `pool_size` are kept. A connection belongs to the task that took it.
+    """
+
+    config: Any
+    label: str
+    _state: Any
+    _places: asyncio.Semaphore
+
+    def _take_settings(self) -> None:
+        self._places = asyncio.Semaphore(self.config.max_connections)
+        self._acquire_timeout = self.config.connect_timeout_s
+        self._taken = 0
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        if not self.is_closed():
+            if reuse_if_open:
+                return False
+            raise DatabaseError("a connection is already open in this task")
+        pwasyncio.await_(self.aconnect())
+        return True
+
+    async def aconnect(self) -> Any:
+        connection = self._state.conn
+        if connection is not None and connection.stale() and self._state.transactions:
+            raise DatabaseUnavailable(
+                f"{self.label}: the connection was lost in the middle of a transaction"
+            )
+        with translated(cast(Database, self)):
+            return await super().aconnect()
+
+    async def aexecute_sql(self, sql: str, params: Any = None) -> Any:
+        start = time.perf_counter()
+        try:
+            with translated(cast(Database, self)):
+                return await self._run_async(sql, params)
+        finally:
+            cast(Database, self)._log_statement(sql, start)
+
+    async def _run_async(self, sql: str, params: Any) -> Any:
+        return await super().aexecute_sql(sql, params)
+
+    async def _acquire_conn_async(self) -> Any:
+        try:
+            async with asyncio.timeout(self.config.pool_timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise PoolTimeout(
+                f"{self.label}: all {self.config.max_connections} connections stayed in use "
+                f"for {self.config.pool_timeout_s:g} s"
+            ) from None
+        try:
+            async with asyncio.timeout(self.config.connect_timeout_s):
+                connection = await self._checked_connection()
+        except TimeoutError:
+            self._places.release()
+            raise DatabaseUnavailable(
+                f"{self.label} did not answer within {self.config.connect_timeout_s:g} s"
+            ) from None
+        except BaseException:
+            self._places.release()
+            raise
+        self._taken += 1
+        return connection
+
+    async def _checked_connection(self) -> Any:
+        pool = await self._ensure_pool()
+        connection = await self._pool_acquire(pool)
+        connection._pool = pool
+        return connection
+
+    async def _release_conn(self, conn: Any) -> None:
+        self._taken -= 1
+        self._places.release()
+        await super()._release_conn(conn)
+
+    def pool_status(self) -> dict[str, int]:
+        """How many connections are in use and idle, and how many there may be."""
+        return {
+            "in_use": self._taken,
+            "idle": self._idle_count(),
+            "max": self.config.max_connections,
+        }
+
+    def _idle_count(self) -> int:
+        raise NotImplementedError
+
+    def is_connection_usable(self) -> bool:
+        connection = self._state.conn
+        return connection is not None and not connection.stale()
+
+    # Peewee's own, since `begin()` and `commit()` of ours translate and guard.
+    def atomic(self, *args: Any, **kwargs: Any) -> Any:
+        return peewee._atomic(self, *args, **kwargs)
+
+    def transaction(self, *args: Any, **kwargs: Any) -> Any:
+        return peewee._transaction(self, *args, **kwargs)
+
+    def savepoint(self) -> Any:
+        return peewee._savepoint(self)
+
+    def _after_fork(self) -> None:
+        self._state = pwasyncio._ConnectionState(release=self._release_conn)
+        self._pool = None
+
+    async def aclose_pool(self) -> None:
+        """Close every connection that is not in use."""
+        await pwasyncio.AsyncDatabaseMixin.close_pool(self)
+
+
+class AsyncPostgresqlDatabase(  # type: ignore[misc]
+    AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, PostgresqlDatabase
+):
+    """A PostgreSQL database, through asyncpg."""
+
+    def __init__(self, config: Any, url: Any) -> None:
+        super().__init__(config, url=url)
+        self._take_settings()
+        self._born: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self._returning = 0
+
+    async def _create_pool_async(self) -> Any:
+        return await asyncpg.create_pool(
+            _asyncpg_dsn(self.url),
+            min_size=0,
+            max_size=self.config.max_connections,
+            timeout=self.config.connect_timeout_s,
+            max_inactive_connection_lifetime=0,
+            init=self._initialize,
+            reset=_nothing_to_reset,
+            server_settings={"application_name": "hopper_data"},
+        )
+
+    async def _initialize(self, conn: Any) -> None:
+        self._born[conn] = time.monotonic()
+        for name in ("timestamptz", "timestamp", "uuid", "json", "jsonb"):
+            # As text, which is what the fields write and read on every driver.
+            await conn.set_type_codec(
+                name, schema="pg_catalog", encoder=_as_text, decoder=str, format="text"
+            )
+
+    async def _pool_acquire(self, pool: Any) -> Any:
+        while True:
+            conn = await pool.acquire()
+            if await self._usable_async(conn):
+                return _PostgresConnection(conn)
+            conn.terminate()
+            await pool.release(conn)
+
+    async def _usable_async(self, conn: Any) -> bool:
+        inner = getattr(conn, "_con", conn)
+        recycle_s = self.config.recycle_s
+        if recycle_s and time.monotonic() - self._born.get(inner, 0) > recycle_s:
+            return False
+        if not self.config.pre_ping:
+            return True
+        try:
+            await conn.execute("SELECT 1")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    async def _pool_release(self, conn: Any) -> None:
+        inner = conn.conn
+        if inner is None:
+            return
+        if not inner.is_closed() and inner.is_in_transaction():
+            try:
+                await inner.execute("ROLLBACK")
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                inner.terminate()
+        self._returning += 1
+        try:
+            surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
+            if surplus and not inner.is_closed():
+                await inner.close()
+            await self._pool.release(inner)
+        finally:
+            self._returning -= 1
+
+    def _idle_count(self) -> int:
+        return int(self._pool.get_idle_size()) if self._pool else 0
+
+    async def _run_async(self, sql: str, params: Any) -> Any:
+        connection = await self.aconnect()
+        if not self._state.transactions or connection is None:
+            return await super()._run_async(sql, params)
+        if not is_write(sql):
+            await self._close_guard_async(connection, sql)
+            return await super()._run_async(sql, params)
+        number = connection.guard + 1
+        release = f"RELEASE SAVEPOINT hopper_{connection.guard}; " if connection.guard_open else ""
+        await connection.conn.execute(f"{release}SAVEPOINT hopper_{number}")
+        connection.guard, connection.guard_open = number, True
+        try:
+            return await super()._run_async(sql, params)
+        except Exception:
+            if not connection.stale():
+                await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
+            raise
+
+    async def _close_guard_async(self, connection: Any, sql: str) -> None:
+        head = sql[:9].upper()
+        if connection.guard_open and head.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")):
+            connection.guard_open = False
+            if head.startswith("SAVEPOINT"):
+                await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
+
+    def begin(self, isolation_level: str | None = None) -> None:
+        connection = pwasyncio.await_(self.aconnect())
+        connection.guard, connection.guard_open = 0, False
+        level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
+        self.execute_sql(f"BEGIN{level}")
+
+    def begin_read_only(self) -> None:
+        self.begin("REPEATABLE READ READ ONLY")
+
+    def commit(self) -> None:
+        with translated(cast(Database, self)):
+            status = pwasyncio.await_(self._state.conn.commit())
+        if status == "ROLLBACK":
+            raise DatabaseError(
+                "nothing was committed: an earlier error has ended this transaction"
+            )
+
+    def rollback(self) -> None:
+        try:
+            self.execute_sql("ROLLBACK")
+        except DatabaseError:
+            logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """A session leaves nothing on its connection, so giving it back costs no round trip."""
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+_LIBPQ_ALONE = (
+    "connect_timeout",
+    "keepalives",
+    "gssencmode",
+    "channel_binding",
+    "tcp_user_timeout",
+)
+
+
+def _asyncpg_dsn(url: Any) -> str:
+    from dataclasses import replace
+
+    kept = tuple(item for item in url.options if not item[0].startswith(_LIBPQ_ALONE))
+    return str(replace(url, options=kept).render(hide_password=False)).replace(
+        "cockroachdb://", "postgresql://", 1
+    )
+
+
+class AsyncSqliteDatabase(  # type: ignore[misc]
+    AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase
+):
+    """A SQLite database, through aiosqlite; in memory, the one of the synchronous side."""
+
+    def __init__(self, config: Any, url: Any, shared: SqliteDatabase) -> None:
+        super().__init__(config, url=url)
+        self._take_settings()
+        self._shared = shared
+        self._idle: list[Any] = []
+
+    async def _create_pool_async(self) -> Any:
+        if not self.in_memory:
+            self._prepare_file()
+        return object()
+
+    async def _pool_acquire(self, _pool: Any) -> Any:
+        if self.in_memory:
+            return _SharedMemoryConnection(await asyncio.to_thread(self._shared._connect))
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stale():
+                return connection
+        opened = await aiosqlite.Connection(self._open, 1000)
+        return pwasyncio.AsyncSqliteConnection(opened)
+
+    async def _pool_release(self, conn: Any) -> None:
+        if self.in_memory:
+            inner: sqlite3.Connection = conn.conn
+            if inner.in_transaction:
+                inner.rollback()
+            self._shared._close(inner)
+            return
+        if not conn.stale() and conn.conn.in_transaction:
+            await conn.conn.rollback()
+        if conn.stale() or len(self._idle) >= self.config.pool_size:
+            await conn.close()
+        else:
+            self._idle.append(conn)
+
+    async def _pool_close(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+    def _idle_count(self) -> int:
+        return len(self._idle)
+
+    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+        if self.in_memory:
+            yield from self.execute_sql(sql, params)
+            return
+        # Straight to aiosqlite, whose cursors do not keep other statements out.
+        connection = pwasyncio.await_(self.aconnect()).conn
+        with translated(self):
+            cursor = pwasyncio.await_(connection.execute(sql, params))
+            try:
+                while rows := pwasyncio.await_(cursor.fetchmany(_BATCH)):
+                    yield from rows
+            finally:
+                pwasyncio.await_(cursor.close())
+
+    # The file is opened as the synchronous side opens it.
+    def _add_conn_hooks(self, conn: Any) -> None:
+        SqliteDatabase._add_conn_hooks(self, conn)
+
+    def _load_functions(self, conn: Any) -> None:
+        peewee.SqliteDatabase._load_functions(self, conn)
+
+    def _load_aggregates(self, conn: Any) -> None:
+        peewee.SqliteDatabase._load_aggregates(self, conn)
+
+    def _load_collations(self, conn: Any) -> None:
+        peewee.SqliteDatabase._load_collations(self, conn)
+
+    def _load_window_functions(self, conn: Any) -> None:
+        peewee.SqliteDatabase._load_window_functions(self, conn)
+
+    def rollback(self) -> None:
+        try:
+            self.execute_sql("ROLLBACK")
+        except DatabaseError:
+            # SQLite ends the transaction by itself on some errors.
+            logger.debug("nothing to roll back in %s", self.label, exc_info=True)
+
+
+_by_loop: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+async def async_database(database: Database) -> Any:
+    """The asynchronous side of a database in the running event loop."""
+    loop = asyncio.get_running_loop()
+    known = _by_loop.setdefault(loop, {})
+    found = known.get(id(database))
+    if found is None or found[0]() is not database:
+        made = _make(database)
+        closer = _close_with_loop(made)
+        await anext(closer)
+        found = known[id(database)] = (weakref.ref(database), made, closer)
+    return found[1]
+
+
+def _make(database: Database) -> Any:
+    if isinstance(database, SqliteDatabase):
+        return AsyncSqliteDatabase(database.config, database.url, database)
+    return AsyncPostgresqlDatabase(database.config, database.url)
+
+
+async def _close_with_loop(database: Any) -> AsyncIterator[None]:
+    """Suspended until the loop shuts its generators down, which is when connections are closed."""
+    try:
+        yield
+    finally:
+        await database.aclose_pool()
+
+
+# -- sessions -------------------------------------------------------------------------------------
+
+
+class AsyncSession:
+    """An open transaction on one database, for the task that opened it.
+
+    Repositories take it as they take a synchronous session; `run()` runs their methods.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.sync_session = session
+        self._task = asyncio.current_task()
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"<AsyncSession on {self.sync_session.database.label}>"
+
+    @property
+    def database(self) -> Any:
+        """The Peewee database, which `await database.run(fn)` and the like work on."""
+        return self.sync_session.database
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a synchronous function that uses this session: a repository's method.
+
+        For methods that give rows one by one, use `stream()`.
+        """
+        self._check_task()
+        self._busy = True
+        try:
+            return cast(T, await pwasyncio.greenlet_spawn(fn, *args, **kwargs))
+        finally:
+            self._busy = False
+
+    async def stream(
+        self, fn: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[T]:
+        """The rows of a method such as `iterate`, one by one, in constant memory."""
+        rows = await self.run(fn, *args, **kwargs)
+        try:
+            while batch := await self.run(_take, rows):
+                for row in batch:
+                    yield row
+        finally:
+            close = getattr(rows, "close", None)
+            if close is not None:
+                await self.run(close)
+
+    async def execute(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement of the caller's own and give its rows, as `Session.execute` does."""
+        return await self.run(self.sync_session.execute, sql, params)
+
+    def _check_task(self) -> None:
+        if asyncio.current_task() is not self._task:
+            raise DatabaseError(
+                "a session belongs to the task that opened it: open one in each task, and use "
+                "asyncio.timeout() where asyncio.wait_for() would make a task of its own"
+            )
+        if self._busy:
+            raise DatabaseError("a session runs one thing at a time: await the first one")
+
+
+def _take(rows: Iterator[T]) -> list[T]:
+    return list(islice(rows, _BATCH))
+
+
+@asynccontextmanager
+async def open_async_session(
+    database: Database | None = None, *, read_only: bool = False
+) -> AsyncIterator[AsyncSession]:
+    """A session on the asynchronous side of a database, or of the one the proxy stands for."""
+    target = database or proxy.obj
+    if not isinstance(target, AsyncDatabase):
+        target = await async_database(target)
+    scope: AbstractContextManager[Session] = open_session(target, read_only=read_only)
+    session = await pwasyncio.greenlet_spawn(scope.__enter__)
+    try:
+        yield AsyncSession(session)
+    except BaseException as error:
+        # A second cancellation must not interrupt the rollback of the first.
+        await _finish(scope, type(error), error, error.__traceback__)
+        raise
+    else:
+        await _finish(scope, None, None, None)
+
+
+async def _finish(scope: AbstractContextManager[Session], *exc_info: Any) -> None:
+    suppressed = await pwasyncio.greenlet_spawn(scope.__exit__, *exc_info)
+    del suppressed
+
+
+async def run_in_async_transaction(
+    fn: Callable[[AsyncSession], Awaitable[T]],
+    *,
+    database: Database | None = None,
+    retries: int = 1,
+    delay_s: float = 1.0,
+) -> T:
+    """The result of `await fn(session)`, run again as `run_in_transaction()` does."""
+    for attempt in range(retries + 1):
+        try:
+            async with open_async_session(database) as session:
+                return await fn(session)
+        except DatabaseError as error:
+            if not error.retryable or attempt == retries:
+                raise
+            logger.warning("transaction failed, trying again in %g s: %s", delay_s, error)
+            await asyncio.sleep(delay_s)
+    raise AssertionError("unreachable")
