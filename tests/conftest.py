@@ -1,11 +1,18 @@
 """Databases for the tests: in memory, in a file, and on a real PostgreSQL.
 
 `database` and `session` are parametrised, so that a test that uses one of them runs on all three.
+A test that uses `session`, and neither `database` nor `backend` beside it, runs twice more: its
+body as the work of an asynchronous session, on a file and on PostgreSQL. Fixtures may make
+repositories of `session`, but ask the database for nothing before the test begins.
+
 Each test has a database of its own, copied from one that was migrated once.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import itertools
 import os
 import shutil
@@ -18,10 +25,12 @@ import psycopg2
 import pytest
 
 from hopper_data import Session, create_database, run_migrations, using
+from hopper_data.aio import open_async_session
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
 BACKENDS = ("memory", "sqlite", "postgresql")
+ASYNCHRONOUS = ("async-sqlite", "async-postgresql")
 _numbers = itertools.count()
 
 
@@ -144,9 +153,19 @@ def make_url(
     return make
 
 
-@pytest.fixture(params=BACKENDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "backend" not in metafunc.fixturenames or any("backend" in names for names in chosen):
+        return
+    direct = inspect.signature(metafunc.function).parameters
+    asynchronous = "session" in metafunc.fixturenames and not {"backend", "database"} & set(direct)
+    kinds = BACKENDS + ASYNCHRONOUS if asynchronous else BACKENDS
+    metafunc.parametrize("backend", kinds, indirect=True)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
-    """One of the three kinds of database."""
+    """One of the kinds of database."""
     return str(request.param)
 
 
@@ -155,7 +174,7 @@ def database(
     request: pytest.FixtureRequest, backend: str, make_url: Callable[..., str]
 ) -> Iterator[Database]:
     """A migrated, empty database, which the proxy stands for during the test."""
-    database = create_database(make_url(backend))
+    database = create_database(make_url(backend.removeprefix("async-")))
     if backend == "memory":
         _fill_memory(database, request.getfixturevalue("sqlite_template"))
     with using(database):
@@ -180,8 +199,44 @@ def empty_database(backend: str, make_url: Callable[..., str]) -> Iterator[Datab
     database.close_pool()
 
 
+class DeferredSession(Session):
+    """Stands for the asynchronous session that opens when the test begins."""
+
+    def __init__(self) -> None:
+        self._inner: Session | None = None
+
+    @property
+    def database(self) -> Database:  # type: ignore[override]
+        assert self._inner is not None, "the session opens when the test begins"
+        return self._inner.database
+
+    @property
+    def read_only(self) -> bool:  # type: ignore[override]
+        return False
+
+    async def serve(self, database: Database, test: Callable[[], object]) -> None:
+        """Run a test as the work of an asynchronous session."""
+        async with open_async_session(database) as session:
+            self._inner = session.sync_session
+            await session.run(test)
+
+
 @pytest.fixture
-def session(database: Database) -> Iterator[Session]:
+def session(database: Database, backend: str) -> Iterator[Session]:
     """An open session on a migrated, empty database."""
+    if backend in ASYNCHRONOUS:
+        yield DeferredSession()
+        return
     with open_session(database) as session:
         yield session
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    session = pyfuncitem.funcargs.get("session")
+    if not isinstance(session, DeferredSession):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    test = functools.partial(pyfuncitem.obj, **arguments)
+    asyncio.run(session.serve(pyfuncitem.funcargs["database"], test))
+    return True
