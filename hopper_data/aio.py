@@ -18,17 +18,17 @@ import sqlite3
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
 
 import peewee
 
+from hopper_data.config import Backend, DatabaseURL
 from hopper_data.database import (
     Database,
     PostgresqlDatabase,
     SqliteDatabase,
-    create_database,
     is_write,
     proxy,
     translated,
@@ -74,7 +74,8 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
             status = await self.conn.execute(statement)
             return pwasyncio.CursorAdapter([], rowcount=_row_count(status), description=[])
         records = await self.conn.fetch(statement, *(params or ()))
-        description = [(name,) for name in records[0].keys()] if records else []
+        names = list(records[0].keys()) if records else []
+        description = [(name,) for name in names]
         return pwasyncio.CursorAdapter(records, rowcount=len(records), description=description)
 
     async def commit(self) -> str:
@@ -105,8 +106,19 @@ def _row_count(status: str) -> int:
 class _SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
     """The connection of a database in memory, lent by the synchronous side for one session."""
 
+    _pending: Any = None
+
     async def _execute(self, sql: str, params: Any = None) -> Any:
-        return await asyncio.to_thread(self._execute_here, sql, params or ())
+        loop = asyncio.get_running_loop()
+        self._pending = loop.run_in_executor(None, self._execute_here, sql, params or ())
+        return await asyncio.shield(self._pending)
+
+    async def settle(self) -> None:
+        """Wait for the statement of a cancelled task, and take back what it did."""
+        if self._pending is not None and not self._pending.done():
+            await asyncio.wait({self._pending})
+        if self.conn.in_transaction:
+            self.conn.rollback()
 
     def _execute_here(self, sql: str, params: Any) -> Any:
         cursor = self.conn.execute(sql, params)
@@ -138,6 +150,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         self._places = asyncio.Semaphore(self.config.max_connections)
         self._acquire_timeout = self.config.connect_timeout_s
         self._taken = 0
+        self._pool: Any = None
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         if not self.is_closed():
@@ -153,16 +166,16 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
             raise DatabaseUnavailable(
                 f"{self.label}: the connection was lost in the middle of a transaction"
             )
-        with translated(cast(Database, self)):
+        with translated(cast("Database", self)):
             return await super().aconnect()
 
     async def aexecute_sql(self, sql: str, params: Any = None) -> Any:
         start = time.perf_counter()
         try:
-            with translated(cast(Database, self)):
+            with translated(cast("Database", self)):
                 return await self._run_async(sql, params)
         finally:
-            cast(Database, self)._log_statement(sql, start)
+            cast("Database", self)._log_statement(sql, start)
 
     async def _run_async(self, sql: str, params: Any) -> Any:
         return await super().aexecute_sql(sql, params)
@@ -197,9 +210,11 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return connection
 
     async def _release_conn(self, conn: Any) -> None:
-        self._taken -= 1
-        self._places.release()
-        await super()._release_conn(conn)
+        try:
+            await super()._release_conn(conn)
+        finally:
+            self._taken -= 1
+            self._places.release()
 
     def pool_status(self) -> dict[str, int]:
         """How many connections are in use and idle, and how many there may be."""
@@ -235,9 +250,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         await pwasyncio.AsyncDatabaseMixin.close_pool(self)
 
 
-class AsyncPostgresqlDatabase(  # type: ignore[misc]
-    AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, PostgresqlDatabase
-):
+class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, PostgresqlDatabase):
     """A PostgreSQL database, through asyncpg."""
 
     def __init__(self, config: Any, url: Any) -> None:
@@ -271,7 +284,8 @@ class AsyncPostgresqlDatabase(  # type: ignore[misc]
             conn = await pool.acquire()
             if await self._usable_async(conn):
                 return _PostgresConnection(conn)
-            conn.terminate()
+            with suppress(asyncpg.InterfaceError):
+                conn.terminate()
             await pool.release(conn)
 
     async def _usable_async(self, conn: Any) -> bool:
@@ -343,7 +357,7 @@ class AsyncPostgresqlDatabase(  # type: ignore[misc]
         self.begin("REPEATABLE READ READ ONLY")
 
     def commit(self) -> None:
-        with translated(cast(Database, self)):
+        with translated(cast("Database", self)):
             status = pwasyncio.await_(self._state.conn.commit())
         if status == "ROLLBACK":
             raise DatabaseError(
@@ -374,18 +388,14 @@ _LIBPQ_ALONE = (
 )
 
 
-def _asyncpg_dsn(url: Any) -> str:
-    from dataclasses import replace
-
+def _asyncpg_dsn(url: DatabaseURL) -> str:
+    """The URL without what libpq alone understands."""
     kept = tuple(item for item in url.options if not item[0].startswith(_LIBPQ_ALONE))
-    return str(replace(url, options=kept).render(hide_password=False)).replace(
-        "cockroachdb://", "postgresql://", 1
-    )
+    plain = DatabaseURL(Backend.POSTGRESQL, url.database, url.user, url.password, url.hosts, kept)
+    return plain.render(hide_password=False)
 
 
-class AsyncSqliteDatabase(  # type: ignore[misc]
-    AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase
-):
+class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase):
     """A SQLite database, through aiosqlite; in memory, the one of the synchronous side."""
 
     def __init__(self, config: Any, url: Any, shared: SqliteDatabase) -> None:
@@ -411,13 +421,12 @@ class AsyncSqliteDatabase(  # type: ignore[misc]
 
     async def _pool_release(self, conn: Any) -> None:
         if self.in_memory:
-            inner: sqlite3.Connection = conn.conn
-            if inner.in_transaction:
-                inner.rollback()
-            self._shared._close(inner)
+            await conn.settle()
+            self._shared._close(conn.conn)
             return
-        if not conn.stale() and conn.conn.in_transaction:
-            await conn.conn.rollback()
+        if not conn.stale():
+            # Behind whatever a cancelled task has left in the connection's queue.
+            await conn.conn._execute(_roll_back, conn.conn._conn)
         if conn.stale() or len(self._idle) >= self.config.pool_size:
             await conn.close()
         else:
@@ -450,16 +459,16 @@ class AsyncSqliteDatabase(  # type: ignore[misc]
         SqliteDatabase._add_conn_hooks(self, conn)
 
     def _load_functions(self, conn: Any) -> None:
-        peewee.SqliteDatabase._load_functions(self, conn)
+        _peewee_sqlite._load_functions(self, conn)
 
     def _load_aggregates(self, conn: Any) -> None:
-        peewee.SqliteDatabase._load_aggregates(self, conn)
+        _peewee_sqlite._load_aggregates(self, conn)
 
     def _load_collations(self, conn: Any) -> None:
-        peewee.SqliteDatabase._load_collations(self, conn)
+        _peewee_sqlite._load_collations(self, conn)
 
     def _load_window_functions(self, conn: Any) -> None:
-        peewee.SqliteDatabase._load_window_functions(self, conn)
+        _peewee_sqlite._load_window_functions(self, conn)
 
     def rollback(self) -> None:
         try:
@@ -467,6 +476,14 @@ class AsyncSqliteDatabase(  # type: ignore[misc]
         except DatabaseError:
             # SQLite ends the transaction by itself on some errors.
             logger.debug("nothing to roll back in %s", self.label, exc_info=True)
+
+
+_peewee_sqlite: Any = peewee.SqliteDatabase
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.rollback()
 
 
 _by_loop: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
@@ -529,7 +546,7 @@ class AsyncSession:
         self._check_task()
         self._busy = True
         try:
-            return cast(T, await pwasyncio.greenlet_spawn(fn, *args, **kwargs))
+            return cast("T", await pwasyncio.greenlet_spawn(fn, *args, **kwargs))
         finally:
             self._busy = False
 
@@ -580,7 +597,6 @@ async def open_async_session(
     try:
         yield AsyncSession(session)
     except BaseException as error:
-        # A second cancellation must not interrupt the rollback of the first.
         await _finish(scope, type(error), error, error.__traceback__)
         raise
     else:
@@ -588,8 +604,7 @@ async def open_async_session(
 
 
 async def _finish(scope: AbstractContextManager[Session], *exc_info: Any) -> None:
-    suppressed = await pwasyncio.greenlet_spawn(scope.__exit__, *exc_info)
-    del suppressed
+    await pwasyncio.greenlet_spawn(scope.__exit__, *exc_info)
 
 
 async def run_in_async_transaction(

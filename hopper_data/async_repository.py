@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class AsyncRepository(Generic[M]):
-    """The rows of one model, inside one asynchronous session: `await tasks.get(id)`."""
+    """The rows of one model, in one asynchronous session: `await tasks.get(id)`."""
 
     repository: ClassVar[type[Repository[Any]]]
 

@@ -29,6 +29,7 @@ from hopper_data.aio import open_async_session
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
+ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("memory", "sqlite", "postgresql")
 ASYNCHRONOUS = ("async-sqlite", "async-postgresql")
 _numbers = itertools.count()

@@ -64,7 +64,7 @@ def base_module() -> str:
             "",
             "",
             "class AsyncRepository(Generic[M]):",
-            '    """The rows of one model, inside one asynchronous session: `await tasks.get(id)`."""',
+            '    """The rows of one model, in one asynchronous session: `await tasks.get(id)`."""',
             "",
             "    repository: ClassVar[type[Repository[Any]]]",
             "",

@@ -1,0 +1,444 @@
+"""Asynchronous sessions: what is theirs alone. The repositories' own tests run through them too."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from playhouse.pwasyncio import await_
+
+from hopper_data import (
+    DatabaseError,
+    DatabaseUnavailable,
+    IntegrityError,
+    PoolTimeout,
+    SessionFactory,
+    TaskRepository,
+    create_database,
+    get_async_session,
+    get_sync_session,
+    run_in_async_transaction,
+    using,
+)
+from hopper_data.aio import AsyncSession, async_database, open_async_session
+from hopper_data.database import Database
+from hopper_data.routing.asynchronous import AsyncTaskRepository
+from hopper_data.session import open_session
+
+
+def count(database: Database) -> int:
+    with open_session(database) as session:
+        return TaskRepository(session).count()
+
+
+async def create(session: AsyncSession, title: str = "A task") -> str:
+    return (await AsyncTaskRepository(session).create(title=title)).id
+
+
+def test_a_session_commits(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            await create(session)
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+def test_an_exception_rolls_back(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            await create(session)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(work())
+    assert count(database) == 0
+
+
+def test_a_nested_session_is_a_savepoint(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            await create(session, "outer")
+            with pytest.raises(ZeroDivisionError):
+                async with get_async_session() as inner:
+                    await create(inner, "inner")
+                    raise ZeroDivisionError
+            assert await AsyncTaskRepository(session).count() == 1
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+def test_a_refused_write_leaves_the_session_usable(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = AsyncTaskRepository(session)
+            first = await tasks.create(title="first")
+            for _ in range(2):
+                with pytest.raises(IntegrityError, match="already taken"):
+                    await tasks.create(id=first.id, title="again")
+            await tasks.create(title="second")
+
+    asyncio.run(work())
+    assert count(database) == 2
+
+
+def test_run_keeps_the_result_and_the_arguments(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = TaskRepository(session)
+            made = await session.run(tasks.create, title="x", tags=["a"])
+            assert await session.run(tasks.get, made.id) == made
+            assert await session.run(tasks.get, "nothing") is None
+            assert await session.execute("SELECT COUNT(*) FROM tasks WHERE id = ?", (made.id,)) == [
+                (1,)
+            ]
+
+    asyncio.run(work())
+
+
+def test_rows_stream_while_others_are_written(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = AsyncTaskRepository(session)
+            await tasks.bulk_create([{"title": f"Task {n}"} for n in range(1200)])
+            seen = 0
+            async for task in tasks.iterate(order_by="updated_at"):
+                seen += 1
+                if seen % 100 == 0:
+                    await tasks.update(task.id, title="seen")
+            assert seen == 1200
+            assert await tasks.count({"title": "seen"}) == 12
+
+    asyncio.run(work())
+
+
+def test_a_stream_may_be_left_early(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = AsyncTaskRepository(session)
+            await tasks.bulk_create([{"title": f"Task {n}"} for n in range(600)])
+            rows = tasks.iterate()
+            async for _ in rows:
+                break
+            await rows.aclose()  # type: ignore[attr-defined]
+            assert await tasks.count() == 600
+
+    asyncio.run(work())
+
+
+def test_a_session_belongs_to_one_task(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            with pytest.raises(DatabaseError, match="belongs to the task"):
+                await asyncio.gather(create(session))
+            await create(session)
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+def test_a_session_runs_one_thing_at_a_time(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = TaskRepository(session)
+
+            def count_inside() -> None:
+                await_(session.run(tasks.count))
+
+            with pytest.raises(DatabaseError, match="one thing at a time"):
+                await session.run(count_inside)
+            assert await session.run(tasks.count) == 0
+
+    asyncio.run(work())
+
+
+def test_a_read_only_session_cannot_write(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session(read_only=True) as session:
+            assert await AsyncTaskRepository(session).count() == 0
+            with pytest.raises(DatabaseError):
+                await create(session)
+        async with get_async_session() as session:
+            await create(session)
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+def test_a_timeout_rolls_back_and_gives_the_connection_back(database: Database) -> None:
+    async def work() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                async with get_async_session() as session:
+                    await create(session)
+                    await asyncio.sleep(30)
+        status = (await async_database(database)).pool_status()
+        assert status["in_use"] == 0
+        async with get_async_session() as session:
+            await create(session)
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+async def cancel_when(started: asyncio.Event, work: Awaitable[Any]) -> None:
+    task = asyncio.ensure_future(work)
+    await started.wait()
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_cancelled_statement_leaves_nothing(database: Database) -> None:
+    slow = (
+        "SELECT pg_sleep(20)"
+        if database.dialect == "postgresql"
+        else "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2000000) "
+        "SELECT MAX(x) FROM n"
+    )
+
+    async def work() -> None:
+        started = asyncio.Event()
+
+        async def victim() -> None:
+            async with get_async_session() as session:
+                await create(session)
+                started.set()
+                await session.execute(slow)
+
+        await cancel_when(started, victim())
+        assert (await async_database(database)).pool_status()["in_use"] == 0
+        async with get_async_session() as session:
+            await create(session, "after")
+
+    asyncio.run(work())
+    assert count(database) == 1
+
+
+def test_fifty_sessions_share_few_connections(make_url: Callable[..., str]) -> None:
+    database = create_database(make_url("postgresql"), max_connections=4, pool_size=2)
+
+    async def one(number: int) -> None:
+        async with open_async_session(database) as session:
+            await create(session, f"Task {number}")
+            assert (await async_database(database)).pool_status()["in_use"] <= 4
+
+    async def work() -> None:
+        await asyncio.gather(*(one(number) for number in range(50)))
+        assert (await async_database(database)).pool_status() == {
+            "in_use": 0,
+            "idle": 2,
+            "max": 4,
+        }
+
+    asyncio.run(work())
+    assert count(database) == 50
+    database.close_pool()
+
+
+def test_a_full_pool_is_a_timeout(make_url: Callable[..., str]) -> None:
+    database = create_database(
+        make_url("postgresql"), max_connections=1, pool_size=1, pool_timeout_s=0.1
+    )
+
+    async def second() -> None:
+        async with open_async_session(database):
+            pass
+
+    async def work() -> None:
+        async with open_async_session(database):
+            with pytest.raises(PoolTimeout, match="stayed in use"):
+                await asyncio.create_task(second())
+        await second()
+
+    asyncio.run(work())
+    database.close_pool()
+
+
+def test_no_server_is_unavailable() -> None:
+    database = create_database("postgresql://somebody:sesame@127.0.0.1:1/none")
+
+    async def work() -> None:
+        async with open_async_session(database):
+            pass
+
+    with pytest.raises(DatabaseUnavailable) as caught:
+        asyncio.run(work())
+    assert "sesame" not in str(caught.value)
+
+
+async def terminate(session: AsyncSession, database: Database) -> None:
+    """End the session's connection from outside."""
+    ((pid,),) = await session.execute("SELECT pg_backend_pid()")
+    with open_session(database) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+
+def test_a_lost_connection_never_turns_into_autocommit(make_url: Callable[..., str]) -> None:
+    database = create_database(make_url("postgresql"))
+
+    async def work() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            async with open_async_session(database) as session:
+                await create(session, "before")
+                await terminate(session, database)
+                await asyncio.sleep(0.05)
+                with pytest.raises(DatabaseUnavailable):
+                    await create(session, "lost")
+                await create(session, "lost too")
+        async with open_async_session(database) as session:
+            await create(session, "after")
+        assert (await async_database(database)).pool_status()["in_use"] == 0
+
+    asyncio.run(work())
+    assert count(database) == 1
+    database.close_pool()
+
+
+def test_a_transaction_is_run_again_when_its_connection_drops(
+    make_url: Callable[..., str],
+) -> None:
+    database = create_database(make_url("postgresql"))
+    attempts = []
+
+    async def transfer(session: AsyncSession) -> str:
+        attempts.append(1)
+        await create(session)
+        if len(attempts) == 1:
+            await terminate(session, database)
+            await asyncio.sleep(0.05)
+        await create(session)
+        return "done"
+
+    async def work() -> str:
+        return await run_in_async_transaction(transfer, database=database, delay_s=0)
+
+    assert asyncio.run(work()) == "done"
+    assert len(attempts) == 2
+    assert count(database) == 2
+    database.close_pool()
+
+
+def test_an_error_that_is_no_accident_is_not_run_again(database: Database) -> None:
+    attempts = []
+
+    async def refuse(session: AsyncSession) -> None:
+        attempts.append(1)
+        await AsyncTaskRepository(session).create(title="x" * 501)
+
+    async def work() -> None:
+        await run_in_async_transaction(refuse, delay_s=0)
+
+    with pytest.raises(DatabaseError):
+        asyncio.run(work())
+    assert len(attempts) == 1
+
+
+def test_connections_that_were_closed_while_idle_are_replaced(
+    make_url: Callable[..., str],
+) -> None:
+    database = create_database(make_url("postgresql"))
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await create(session)
+        with open_session(database) as session:
+            session.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        async with open_async_session(database) as again:
+            await create(again)
+
+    asyncio.run(work())
+    assert count(database) == 2
+    database.close_pool()
+
+
+def test_both_kinds_of_session_and_two_databases_at_once(make_url: Callable[..., str]) -> None:
+    from hopper_data import run_migrations
+
+    server = create_database(make_url("postgresql"))
+    file = create_database(make_url("sqlite"))
+    memory = create_database(make_url("memory"))
+    run_migrations(database=memory)
+
+    async def write(database: Database, name: str) -> None:
+        for number in range(10):
+            async with open_async_session(database) as session:
+                tasks = AsyncTaskRepository(session)
+                made = await tasks.create(title=f"{name} {number}", tags=[name], context="{}")
+                await asyncio.sleep(0)
+                assert (await tasks.get_or_raise(made.id)).tags == [name]
+                assert await tasks.count({"tags__contains": name}) == number * 2 + 1
+            with using(database), get_sync_session() as inner:
+                TaskRepository(inner).create(title=f"{name} sync {number}", tags=[name])
+
+    async def work() -> None:
+        await asyncio.gather(write(server, "server"), write(file, "file"), write(memory, "memory"))
+
+    asyncio.run(work())
+    for database in (server, file, memory):
+        assert count(database) == 20
+        database.close_pool()
+
+
+def test_threads_with_event_loops_of_their_own(make_url: Callable[..., str]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    database = create_database(make_url("postgresql"))
+
+    async def work() -> None:
+        for _ in range(5):
+            async with open_async_session(database) as session:
+                await create(session)
+
+    def run(_: int) -> None:
+        asyncio.run(work())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    assert count(database) == 20
+    database.close_pool()
+
+
+def test_a_factory_has_asynchronous_sessions(make_url: Callable[..., str]) -> None:
+    async def work(factory: SessionFactory) -> None:
+        async with factory.get_async_session() as session:
+            await create(session)
+
+    with SessionFactory(make_url("sqlite")) as factory:
+        asyncio.run(work(factory))
+        assert count(factory.database) == 1
+
+
+def test_the_faces_are_up_to_date() -> None:
+    from tests.conftest import ROOT
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.async_faces", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_the_extra_the_error_names_the_command() -> None:
+    script = (
+        "import sys; sys.modules['asyncpg'] = None\n"
+        "import hopper_data\n"
+        "try: hopper_data.get_async_session()\n"
+        "except hopper_data.DatabaseError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'hopper-data[async]'" in done.stdout
