@@ -314,6 +314,10 @@ class Repository(Generic[M]):
             query = query.offset(skip)
             if limit is None and self.database.dialect == "sqlite":
                 query = query.limit(-1)
+        return self._fetch(query)
+
+    def _fetch(self, query: Any) -> list[M]:
+        """The rows of a query made from `_select()`."""
         return list(query.execute(self.database))
 
     def _find(
@@ -328,7 +332,7 @@ class Repository(Generic[M]):
         return self._list(self._ordered(query, order_by), skip, limit)
 
     def _first(self, query: Any) -> M | None:
-        rows = list(query.limit(1).execute(self.database))
+        rows = self._fetch(query.limit(1))
         return rows[0] if rows else None
 
     def _rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
