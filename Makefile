@@ -1,0 +1,35 @@
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format docs bench clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/ready ## run the main job on a SQLite file
+	$(BIN)/hopper-data demo
+
+test: $(VENV)/ready ## run all tests, on SQLite and on a PostgreSQL of their own
+	$(BIN)/pytest -n auto --maxprocesses 4
+
+check: ## run all that must pass: tests with coverage, ruff, import-linter, mypy
+	.ci/run
+
+format: $(VENV)/ready ## format the code, and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(VENV)/ready ## write docs/schema.md from the models
+	$(BIN)/python docs/generate_schema.py
+
+bench: $(VENV)/ready ## measure speed; see benchmarks/
+	$(BIN)/python -m benchmarks
+
+clean: ## delete the virtual environment, caches and builds
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
+
+$(VENV)/ready: pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
