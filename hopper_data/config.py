@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from hopper_data.errors import ValidationError
 
@@ -26,6 +25,7 @@ _ACCEPTED = (
     "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory:, "
     "postgresql://, postgres:// and cockroachdb://"
 )
+_RESERVED = "percent-encode '@', ':', '/', '?' and '%' in user, password and database name"
 
 
 class Environment(StrEnum):
@@ -53,7 +53,7 @@ _SCHEMES = {
 _ASYNC_DRIVERS = {Backend.SQLITE: "aiosqlite", Backend.POSTGRESQL: "asyncpg"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DatabaseURL:
     """A database URL in parts. `str()` and `repr()` mask the password.
 
@@ -64,13 +64,13 @@ class DatabaseURL:
     backend: Backend
     database: str
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     hosts: tuple[tuple[str, int | None], ...] = ()
-    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> DatabaseURL:
-        """Take `url` apart; a `ValidationError` says which URLs work."""
+        """Take `url` apart; a `ValidationError` says which URLs work, and never quotes the rest."""
         if not isinstance(url, str):
             raise ValidationError(
                 f"a database URL is a text, not {type(url).__name__}; accepted are {_ACCEPTED}",
@@ -79,12 +79,9 @@ class DatabaseURL:
         scheme, separator, rest = url.strip().partition("://")
         backend = _SCHEMES.get(scheme.partition("+")[0].lower())
         if not separator or backend is None:
-            shown = f"scheme {scheme!r}" if separator else "this text"
-            raise ValidationError(
-                f"{shown} is not a database URL; accepted are {_ACCEPTED}", "url"
-            )
-        if "\0" in rest:
-            raise ValidationError("a database URL cannot hold a NUL character", "url")
+            named = separator and scheme.replace("+", "").isalnum()
+            shown = f"scheme {scheme!r}" if named else "this text"
+            raise ValidationError(f"{shown} is not a database URL; accepted are {_ACCEPTED}", "url")
         if backend is Backend.SQLITE:
             return cls._parse_sqlite(rest)
         return cls._parse_server(backend, rest)
@@ -102,26 +99,28 @@ class DatabaseURL:
                 f"or sqlite:////{path} (absolute)",
                 "url",
             )
-        return cls(Backend.SQLITE, unquote(path[1:]) or MEMORY)
+        if len(path) < 2:
+            raise ValidationError(
+                f"the database URL names no file; in memory is sqlite:///{MEMORY}", "url"
+            )
+        return cls(Backend.SQLITE, _unquote(path[1:]))
 
     @classmethod
     def _parse_server(cls, backend: Backend, rest: str) -> DatabaseURL:
         authority_path, _, query = rest.partition("?")
         authority, _, database = authority_path.partition("/")
+        if "/" in database or "@" in database or "@" in query.partition("=")[0]:
+            # Taken as they stand, a part of the password would become the name of the database.
+            raise ValidationError(f"the database URL cannot be taken apart: {_RESERVED}", "url")
         credentials, _, hostlist = authority.rpartition("@")
         user, _, password = credentials.partition(":")
-        try:
-            options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        except ValueError:
-            raise ValidationError(
-                "the part of the database URL after '?' is not name=value&name=value", "url"
-            ) from None
-        hosts = _parse_hosts(options.pop("host", None) or unquote(hostlist), options.pop("port", ""))
+        options = _parse_options(query)
+        hosts = _parse_hosts(options.pop("host", "") or _unquote(hostlist), options.pop("port", ""))
         return cls(
             backend=backend,
-            database=unquote(database) or options.pop("dbname", ""),
-            user=unquote(user) or options.pop("user", None) or None,
-            password=unquote(password) or options.pop("password", None) or None,
+            database=_unquote(database) or options.pop("dbname", ""),
+            user=_unquote(user) or options.pop("user", "") or None,
+            password=_unquote(password) or options.pop("password", "") or None,
             hosts=hosts,
             options=tuple(options.items()),
         )
@@ -135,10 +134,10 @@ class DatabaseURL:
         """The URL as text, with the password masked unless asked otherwise."""
         scheme = f"{self.backend}+{driver}" if driver else str(self.backend)
         if self.backend is Backend.SQLITE:
-            return f"{scheme}:///{quote(self.database, safe='/:.~ ')}"
-        credentials = quote(self.user, safe="") if self.user else ""
+            return f"{scheme}:///{_quote(self.database, '/:.~ ')}"
+        credentials = _quote(self.user) if self.user else ""
         if self.password:
-            credentials += ":" + (_MASK if hide_password else quote(self.password, safe=""))
+            credentials += ":" + (_MASK if hide_password else _quote(self.password))
         options = [
             (name, _MASK if hide_password and name in _SECRET_OPTIONS else value)
             for name, value in self.options
@@ -149,9 +148,10 @@ class DatabaseURL:
             options.insert(0, ("host", ",".join(host for host, _ in self.hosts)))
             ports = ",".join(str(port) for _, port in self.hosts if port)
             options[1:1] = [("port", ports)] if ports else []
-        query = "?" + urlencode(options, safe="/*,") if options else ""
+        query = "&".join(f"{_quote(name)}={_quote(value, '/*,')}" for name, value in options)
         at = "@" if credentials else ""
-        return f"{scheme}://{credentials}{at}{hosts}/{quote(self.database, safe='')}{query}"
+        mark = "?" if query else ""
+        return f"{scheme}://{credentials}{at}{hosts}/{_quote(self.database)}{mark}{query}"
 
     def render_async(self) -> str:
         """The masked URL with the asynchronous driver named, as SQLAlchemy writes it."""
@@ -159,6 +159,42 @@ class DatabaseURL:
 
     def __str__(self) -> str:
         return self.render()
+
+    def __repr__(self) -> str:
+        return f"DatabaseURL({self.render()!r})"
+
+
+def _unquote(text: str) -> str:
+    """A part of a URL as it was meant."""
+    from urllib.parse import unquote
+
+    try:
+        plain = unquote(text, errors="strict") if "%" in text else text
+        plain.encode()
+    except UnicodeError:
+        # Without the original, which quotes what may be a password.
+        raise ValidationError("a database URL is percent-encoded UTF-8", "url") from None
+    if "\0" in plain:
+        raise ValidationError("a database URL cannot hold a NUL character", "url")
+    return plain
+
+
+def _quote(text: str, safe: str = "") -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe=safe)
+
+
+def _parse_options(query: str) -> dict[str, str]:
+    options = {}
+    for part in filter(None, query.split("&")):
+        name, separator, value = part.partition("=")
+        if not separator or not name:
+            raise ValidationError(
+                "the part of the database URL after '?' is not name=value&name=value", "url"
+            )
+        options[_unquote(name)] = _unquote(value)
+    return options
 
 
 def _render_host(host: str, port: int | None) -> str:
@@ -181,8 +217,9 @@ def _parse_hosts(hostlist: str, ports: str) -> tuple[tuple[str, int | None], ...
             host, _, port = part.partition(":")
         port = port or (port_list[min(number, len(port_list) - 1)] if port_list else "")
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            # Not quoted: it may be a part of the password.
             raise ValidationError(
-                f"port {port!r} in the database URL is not a number from 1 to 65535", "url"
+                f"a port in the database URL is not a number from 1 to 65535; {_RESERVED}", "url"
             )
         hosts.append((host, int(port) if port else None))
     return tuple(hosts)
@@ -206,14 +243,16 @@ def build_database_url(
     """
     kind = _SCHEMES.get(backend)
     if kind is None:
-        raise ValidationError(
-            f"backend {backend!r} is not one of {', '.join(_SCHEMES)}", "backend"
-        )
+        raise ValidationError(f"backend {backend!r} is not one of {', '.join(_SCHEMES)}", "backend")
     if kind is Backend.SQLITE and (host or port or user or password or options):
         raise ValidationError("a SQLite URL has a database file and nothing else", "backend")
     hosts = ((host or "", port),) if host or port else ()
     parts = DatabaseURL(
-        kind, database or (MEMORY if kind is Backend.SQLITE else ""), user, password, hosts,
+        kind,
+        database or (MEMORY if kind is Backend.SQLITE else ""),
+        user,
+        password,
+        hosts,
         tuple(options.items()),
     )
     return DatabaseURL.parse(parts.render(hide_password=False)).render(hide_password=False)
@@ -249,24 +288,37 @@ class DatabaseConfig:
 
     def __post_init__(self) -> None:
         DatabaseURL.parse(self.url)
+        object.__setattr__(self, "environment", _environment(self.environment, "environment"))
+        for name in ("must_exist", "echo", "pre_ping", "foreign_keys"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
         for name in ("pool_timeout_s", "recycle_s", "connect_timeout_s", "slow_query_ms"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number from 0 up")
-        _require(self.max_connections >= 1, "max_connections", self.max_connections, "at least 1")
-        _require(
-            0 <= self.pool_size <= self.max_connections,
+            self._require(name, _within(getattr(self, name), 0, 1e9), "a number from 0 up")
+        for name in ("pool_size", "busy_timeout_ms"):
+            self._require(name, _is_whole(getattr(self, name), 0), "a whole number from 0 up")
+        self._require("max_connections", _is_whole(self.max_connections, 1), "a number from 1 up")
+        self._require(
             "pool_size",
-            self.pool_size,
-            f"between 0 and max_connections ({self.max_connections})",
+            self.pool_size <= self.max_connections,
+            f"at most max_connections ({self.max_connections})",
         )
-        _require(self.busy_timeout_ms >= 0, "busy_timeout_ms", self.busy_timeout_ms, "0 or more")
-        modes = ("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY")
-        _require(
-            self.journal_mode.upper() in modes, "journal_mode", self.journal_mode, "/".join(modes)
+        mode = self.file_mode
+        self._require(
+            "file_mode",
+            _is_whole(mode, 0) and mode & 0o600 == 0o600 and mode <= 0o777,
+            "a mode in which the owner may read and write, such as 0o600",
         )
-        levels = ("OFF", "NORMAL", "FULL", "EXTRA")
-        _require(
-            self.synchronous.upper() in levels, "synchronous", self.synchronous, "/".join(levels)
-        )
+        self._require_word("journal_mode", ("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY"))
+        self._require_word("synchronous", ("OFF", "NORMAL", "FULL", "EXTRA"))
+
+    def _require(self, name: str, condition: bool, expected: str) -> None:
+        if not condition:
+            value = getattr(self, name)
+            raise ValidationError(
+                f"DatabaseConfig {name} is {value!r}; it must be {expected}", name
+            )
+
+    def _require_word(self, name: str, words: tuple[str, ...]) -> None:
+        self._require(name, str(getattr(self, name)).upper() in words, " or ".join(words))
 
     def __repr__(self) -> str:
         shown = (f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
@@ -288,28 +340,31 @@ class DatabaseConfig:
         `ValidationError` in production.
         """
         environ = os.environ if environ is None else environ
-        environment = _read_environment(environ)
+        environment = _environment(environ.get("HOPPER_ENV") or "development", "HOPPER_ENV")
         url = url or environ.get("DATABASE_URL") or _default_url(environment)
         settings.setdefault("slow_query_ms", _read_slow_query_ms(environ))
-        return cls(url=url, environment=environment, **settings)
+        settings.setdefault("environment", environment)
+        return cls(url=url, **settings)
 
     def with_url(self, url: str) -> DatabaseConfig:
         """The same settings for another database."""
         return replace(self, url=url)
 
 
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ValidationError(f"DatabaseConfig {name} is {value!r}; it must be {expected}", name)
+def _within(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _read_environment(environ: Mapping[str, str]) -> Environment:
-    value = environ.get("HOPPER_ENV") or Environment.DEVELOPMENT
+def _is_whole(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**31
+
+
+def _environment(value: str, name: str) -> Environment:
     try:
         return Environment(value)
     except ValueError:
         choices = ", ".join(Environment)
-        raise ValidationError(f"HOPPER_ENV {value!r} is not one of {choices}", "HOPPER_ENV") from None
+        raise ValidationError(f"{name} {value!r} is not one of {choices}", name) from None
 
 
 def _default_url(environment: Environment) -> str:
@@ -328,7 +383,7 @@ def _read_slow_query_ms(environ: Mapping[str, str]) -> float:
         milliseconds = float(value)
     except ValueError:
         milliseconds = -1.0
-    if not 0 <= milliseconds < float("inf"):
+    if not _within(milliseconds, 0, 1e9):
         raise ValidationError(
             f"HOPPER_SLOW_QUERY_MS {value!r} is not a number of milliseconds from 0 up",
             "HOPPER_SLOW_QUERY_MS",

@@ -40,6 +40,7 @@ _V = TypeVar("_V")
 _E = TypeVar("_E", bound=StrEnum)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_JSON_DEPTH = 200
+_JSON_LIMIT = 2**1024  # of a double
 _INT32 = 2**31
 
 
@@ -50,7 +51,10 @@ def utcnow() -> datetime:
 
 def shorten(value: object) -> str:
     """`repr(value)`, cut to what fits into a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, thousands of brackets
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -77,7 +81,7 @@ class CheckedField(_Field[_V]):
         self.server_default = server_default
         super().__init__(*args, **kwargs)
 
-    def default_sql(self, dialect: str) -> str:
+    def default_sql(self, dialect: str) -> str:  # noqa: ARG002 - of those that override it
         """The column's default as SQL."""
         value = self.encode(self.normalize(self.default))
         return f"'{value}'" if isinstance(value, str) else str(value)
@@ -113,7 +117,7 @@ class CheckedField(_Field[_V]):
         super().bind(model, name, set_attribute)
         clause = self.check_clause()
         if clause:
-            constraint = f"ck_{model._meta.table_name}_{self.column_name}"
+            constraint = f"ck_{model._meta.full_name}_{self.column_name}"
             self.constraints = [SQL(f'CONSTRAINT "{constraint}" CHECK ({clause})')]
 
     def ddl(self, ctx: Any) -> Any:
@@ -147,7 +151,7 @@ def _check_text(text: Any, field: peewee.Field[Any], what: str = "is") -> str:
 
 
 class _TextField(CheckedField[_V]):
-    max_length: int | None = None
+    max_length: Any = None
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> Any:
         text = _check_text(value, field or self)
@@ -210,18 +214,19 @@ class EnumField(_TextField[_V], peewee.CharField):
     field through a repository or `save()` obeys it.
     """
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __new__(
-            cls, enum: type[_E], *, null: Literal[True], **kwargs: Any
-        ) -> EnumField[_E | None]: ...
-        @overload
-        def __new__(
-            cls, enum: type[_E], *, null: Literal[False] = ..., **kwargs: Any
-        ) -> EnumField[_E]: ...
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...
-
+    @overload
+    def __init__(
+        self: EnumField[_E | None],
+        enum: type[_E],
+        max_length: int = ...,
+        *,
+        null: Literal[True],
+        **kwargs: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EnumField[_E], enum: type[_E], max_length: int = ..., **kwargs: Any
+    ) -> None: ...
     def __init__(
         self,
         enum: type[StrEnum],
@@ -260,7 +265,9 @@ class EnumField(_TextField[_V], peewee.CharField):
         """The statuses that `new` may follow, itself included."""
         if self.transitions is None:
             return [str(member) for member in self.enum]
-        return [str(old) for old, allowed in self.transitions.items() if new in allowed or old == new]
+        return [
+            str(old) for old, allowed in self.transitions.items() if new in allowed or old == new
+        ]
 
     def rank_sql(self, column: str) -> str:
         """SQL for the place of a column's word among the members, for sorting and indexes."""
@@ -399,7 +406,9 @@ class BooleanField(CheckedField[_V], peewee.BooleanField):
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> bool:
         if not isinstance(value, bool):
-            raise refuse(field or self, value, f"is {type(value).__name__}; it must be True or False")
+            raise refuse(
+                field or self, value, f"is {type(value).__name__}; it must be True or False"
+            )
         return value
 
     def default_sql(self, dialect: str) -> str:
@@ -511,7 +520,8 @@ class JSONText(Node):
 def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
     """`value` as plain JSON data, copied; refuses what one of the backends would refuse.
 
-    Text enums, aware datetimes (ISO 8601 with Z) and UUIDs are written as text.
+    Text enums, aware datetimes (ISO 8601 with Z) and UUIDs are written as text. JSON has one kind
+    of number: 2.0 is 2, so that equal documents are found by each other on both backends.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -520,11 +530,13 @@ def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
     if isinstance(value, str):
         return _check_text(value, field)
     if isinstance(value, int):
-        return value
+        if abs(value) >= _JSON_LIMIT:
+            raise refuse(field, value, "is a number beyond the range of JSON numbers")
+        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise refuse(field, value, "is not finite; JSON has no NaN and no infinity")
-        return value
+        return int(value) if value.is_integer() else float(value)
     if depth > _MAX_JSON_DEPTH:
         raise refuse(field, "...", f"is nested deeper than {_MAX_JSON_DEPTH} levels")
     if isinstance(value, dict):
@@ -548,9 +560,14 @@ def dump_json(value: Any) -> str:
     )
 
 
-class _PostgresqlJSONMethods(peewee.PostgresqlJSONMethods):
+class _PostgresqlJSONMethods(peewee.PostgresqlJSONMethods):  # type: ignore[name-defined]
     def _jsonb_wrap(self, field: Any, value: Any) -> JSONText:
         return JSONText(dump_json(plain_json(value, field)))
+
+
+class _SqliteJSONMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined]
+    def _wrap_value(self, field: Any, value: Any) -> Any:
+        return super()._wrap_value(field, plain_json(value, field))
 
 
 class _JSONAccessor(peewee.FieldAccessor):
@@ -560,14 +577,14 @@ class _JSONAccessor(peewee.FieldAccessor):
         if instance is None:
             return self.field
         value = instance.__data__.get(self.name)
-        if isinstance(value, list | dict):
+        if isinstance(value, list | dict) and self.name not in instance._dirty:
             seen = instance.__dict__.setdefault("_json_seen", {})
             if self.name not in seen:
                 seen[self.name] = dump_json(value)
         return value
 
 
-class JSONField(CheckedField[_V], peewee.JSONField):
+class JSONField(CheckedField[Any], peewee.JSONField):
     """A JSON document: JSONB on PostgreSQL, JSON text on SQLite.
 
     `items=str` accepts only a list of non-empty texts. Nothing about the field depends on the
@@ -577,10 +594,6 @@ class JSONField(CheckedField[_V], peewee.JSONField):
     accessor_class = _JSONAccessor
     _loads: Any
     _dumps: Any
-
-    if TYPE_CHECKING:
-
-        def __new__(cls, **kwargs: Any) -> JSONField[Any]: ...
 
     def __init__(
         self, *, items: type[str] | None = None, secret: bool = False, **kwargs: Any
@@ -605,12 +618,12 @@ class JSONField(CheckedField[_V], peewee.JSONField):
         database = getattr(database, "obj", database)
         if database.dialect == "postgresql":
             return _PostgresqlJSONMethods(database)
-        return database.json_methods(database)
+        return _SqliteJSONMethods(database)
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> Any:
-        plain = plain_json(value, self)
+        plain = plain_json(value, field or self)
         if self.items is not None and plain is not None:
-            check_text_list(plain, self)
+            check_text_list(plain, field or self)
         return plain
 
     def comparable(self, value: Any) -> Any:
@@ -618,6 +631,10 @@ class JSONField(CheckedField[_V], peewee.JSONField):
 
     def encode(self, value: Any) -> JSONText:
         return JSONText(dump_json(value))
+
+    def text(self, value: Any) -> str:
+        """The text that is stored for a value."""
+        return dump_json(self.normalize(value))
 
     def python_value(self, value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
@@ -638,7 +655,9 @@ def check_text_list(value: Any, field: peewee.Field[Any]) -> None:
         raise refuse(field, value, f"is {type(value).__name__}; it must be a list of texts")
     for item in value:
         if not isinstance(item, str) or not item:
-            raise refuse(field, value, f"holds {shorten(item)}; every item must be a non-empty text")
+            raise refuse(
+                field, value, f"holds {shorten(item)}; every item must be a non-empty text"
+            )
 
 
 # -- relations ------------------------------------------------------------------------------------
@@ -652,25 +671,24 @@ class ForeignKeyField(CheckedField[_V], peewee.ForeignKeyField):
         def __new__(cls, model: Any, **kwargs: Any) -> ForeignKeyField[Any]: ...
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> Any:
-        if isinstance(value, peewee.Model):
-            value = value._pk
-        return self.rel_field.normalize(value, field or self)
+        return self.rel_field.normalize(self._key_of(value), field or self)
 
     def comparable(self, value: Any) -> Any:
-        if isinstance(value, peewee.Model):
-            value = value._pk
-        return self.rel_field.comparable(value)
+        return self.rel_field.comparable(self._key_of(value))
+
+    def _key_of(self, value: Any) -> Any:
+        return getattr(value, self.rel_field.name) if isinstance(value, self.rel_model) else value
 
     def encode(self, value: Any) -> Any:
         return self.rel_field.encode(value)
 
     def python_value(self, value: Any) -> Any:
-        return peewee.ForeignKeyField.python_value(self, value)
+        return value if isinstance(value, self.rel_model) else self.rel_field.python_value(value)
 
     def bind(self, model: Any, name: str, set_attribute: bool = True) -> None:
         super().bind(model, name, set_attribute)
         # SQLite and PostgreSQL would name it differently, or not at all.
-        self.constraint_name = f"fk_{model._meta.table_name}_{self.column_name}"
+        self.constraint_name = f"fk_{model._meta.full_name}_{self.column_name}"
 
     def ddl_datatype(self, ctx: Any) -> Any:
         if isinstance(self.rel_field, peewee.AutoField):
