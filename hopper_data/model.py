@@ -27,14 +27,16 @@ __all__ = ["BaseModel", "SchemaObject"]
 class SchemaObject:
     """Statements that make, and unmake, what belongs to a table, for each backend.
 
-    Making is safe to repeat. Tables of its own are dropped by `drop`; what PostgreSQL and SQLite
-    drop together with the model's table needs no statement.
+    Making is safe to repeat. Tables of its own are dropped by `drop` before the model's table, its
+    functions by `drop_postgresql` after it; what PostgreSQL and SQLite drop together with the
+    model's table needs no statement.
     """
 
     name: str
     sqlite: tuple[str, ...] = ()
     postgresql: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    drop_postgresql: tuple[str, ...] = ()
 
     def create(self, dialect: str) -> tuple[str, ...]:
         """The statements for one backend."""
@@ -55,6 +57,10 @@ class SchemaManager(peewee.SchemaManager):
             for statement in item.drop:
                 self.database.execute_sql(statement)
         super().drop_all(safe, drop_sequences, **options)
+        if self.database.dialect == "postgresql":
+            for item in self.model._meta.objects:
+                for statement in item.drop_postgresql:
+                    self.database.execute_sql(statement)
 
 
 class BaseModel(peewee.Model):
