@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hopper_data.database import Database
+from hopper_data.database import Database, using
 from hopper_data.model import BaseModel
 
 __all__ = ["Column", "Table", "compare", "describe"]
@@ -70,7 +70,7 @@ def describe(database: Database, schemas: Sequence[str] = ()) -> dict[str, Table
 
 
 def compare(found: dict[str, Table], expected: dict[str, Table]) -> list[str]:
-    """In which ways `found` is not as `expected`, a sentence each; tables beyond it do not count."""
+    """In which ways `found` is not as `expected`, a sentence each; further tables do not count."""
     differences: list[str] = []
     for name, table in expected.items():
         if name not in found:
@@ -90,9 +90,7 @@ def _compare_table(name: str, found: Table, expected: Table) -> Iterable[str]:
             elif key not in wants:
                 yield f"table {name}: {singular} {key} is not in the models ({has[key]})"
             elif has[key] != wants[key]:
-                yield (
-                    f"table {name}: {singular} {key} is {has[key]}; the models say {wants[key]}"
-                )
+                yield (f"table {name}: {singular} {key} is {has[key]}; the models say {wants[key]}")
     if found.primary_key != expected.primary_key:
         yield (
             f"table {name}: the primary key is ({', '.join(found.primary_key)}); "
@@ -204,7 +202,21 @@ _COLUMNS = """
         format_type(a.atttypid, a.atttypmod)
             || CASE WHEN co.collname IS NULL OR co.collname = 'default' THEN ''
                 ELSE ' COLLATE ' || co.collname END,
-        NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attgenerated
+        NOT a.attnotnull,
+        pg_get_expr(d.adbin, d.adrelid) || coalesce((
+            -- A generated column is what the functions are that it is made with.
+            SELECT string_agg(
+                format(' WITH %%s %%s', p.proname, md5(regexp_replace(p.prosrc, '\\s+', ' ', 'g'))),
+                '' ORDER BY p.proname)
+            FROM (
+                SELECT DISTINCT refobjid FROM pg_depend
+                WHERE classid = 'pg_attrdef'::regclass AND objid = d.oid
+                    AND refclassid = 'pg_proc'::regclass
+            ) AS used
+            JOIN pg_proc AS p ON p.oid = used.refobjid
+            WHERE p.pronamespace = c.relnamespace
+        ), ''),
+        a.attgenerated
     FROM pg_attribute AS a
     JOIN pg_class AS c ON c.oid = a.attrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -281,5 +293,6 @@ def _describe_postgresql(database: Database, schemas: list[str]) -> dict[str, Ta
 
 def create_tables(database: Database, models: Iterable[type[BaseModel]]) -> None:
     """Create the tables of some models, parents first, with all that belongs to them."""
-    for model in models:
-        model.create_table(safe=True)
+    with using(database):
+        for model in models:
+            model.create_table(safe=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "SafeRouter",
     "get_schema_version",
     "migrate",
+    "migration_history",
     "migration_names",
     "pending_migrations",
     "run_migrations",
@@ -94,7 +96,9 @@ def _execute(database: Any, statement: str) -> None:
 class SafeRouter(Router):
     """peewee-migrate's router, as safe as the head of this module says."""
 
-    def __init__(self, database: Any, migrate_dir: str | Path | None = None, **options: Any) -> None:
+    def __init__(
+        self, database: Any, migrate_dir: str | Path | None = None, **options: Any
+    ) -> None:
         super().__init__(database, migrate_dir or migrations_folder(), **options)
 
     @property
@@ -155,7 +159,7 @@ class SafeRouter(Router):
         return name
 
     def run(self, name: str | None = None, *, fake: bool = False) -> list[str]:
-        """Apply what is missing, up to `name`; the names of what this call applied or found done."""
+        """Apply what is missing, up to `name`; what this call applied, or found done meanwhile."""
         refuse_newer(self.target, self.todo, self.migrate_table)
         _check_name(name, self.todo)
         return super().run(name, fake=fake)
@@ -169,6 +173,11 @@ class SafeRouter(Router):
         self, name: str, migrate: str = "", rollback: str = "", num: int | None = None
     ) -> str:
         """Write an empty migration with the next free number, and give its name."""
+        if migrate or rollback:
+            raise DatabaseError(
+                "migrations are written by hand: what --auto makes has no CHECKs, no JSONB and no "
+                "triggers"
+            )
         if not _NAME.fullmatch(name):
             raise ValidationError(
                 f"migration name {name!r} may have letters, digits, '_' and '-' alone", "name"
@@ -179,6 +188,16 @@ class SafeRouter(Router):
         text = _TEMPLATE.format(title=name.replace("_", " ").capitalize())
         (Path(self.migrate_dir) / f"{full}.py").write_text(text, encoding="utf-8")
         return full
+
+    def merge(self, name: str = "initial") -> None:
+        """Refused: migrations that were released never change."""
+        raise DatabaseError(
+            f"migrations are not merged into {name!r}: those that were released never change"
+        )
+
+    def clear(self) -> None:
+        """Refused likewise."""
+        raise DatabaseError("migrations are not removed: those that were released never change")
 
 
 def use_safe_router(database: Any = None) -> Any:
@@ -229,7 +248,8 @@ def applied_migrations(database: Database, table: str = HISTORY_TABLE) -> list[s
     if not database.table_exists(table):
         return []
     return [
-        name for (name,) in database.execute_sql(f'SELECT name FROM "{table}" ORDER BY id').fetchall()
+        name
+        for (name,) in database.execute_sql(f'SELECT name FROM "{table}" ORDER BY id').fetchall()
     ]
 
 
@@ -308,7 +328,7 @@ def migrate(
 ) -> list[str]:
     """Bring a database to "head", to a migration, or to "base" (none); the names of the steps.
 
-    A step back is named with a leading `-`. `fake` only notes the migrations as applied.
+    A step back is named with a leading `-`. `fake` only notes which migrations are applied.
     """
     router = SafeRouter(target_database(database), folder)
     known = router.todo
@@ -321,7 +341,7 @@ def migrate(
     applied = set(router.done)
     for name in reversed(known[keep:]):
         if name in applied:
-            router.run_one(name, router.migrator, fake=False, downgrade=True)
+            router.run_one(name, router.migrator, fake=fake, force=fake, downgrade=True)
             steps.append(f"-{name}")
     for name in known[:keep]:
         if name not in applied:
@@ -345,6 +365,17 @@ def get_schema_version(database: Database | None = None) -> str | None:
     with open_session(target_database(database), read_only=True) as session:
         applied = applied_migrations(session.database)
     return applied[-1] if applied else None
+
+
+def migration_history(database: Database | None = None) -> list[tuple[str, datetime]]:
+    """The applied migrations with the time of each, oldest first. Creates nothing."""
+    target = target_database(database)
+    with open_session(target, read_only=True):
+        if not target.table_exists(HISTORY_TABLE):
+            return []
+        history = history_model(target)
+        rows = history.select(history.name, history.migrated_at).order_by(history.id)
+        return [(row.name, row.migrated_at.replace(tzinfo=UTC)) for row in rows]
 
 
 def pending_migrations(database: Database | None = None) -> list[str]:

@@ -23,6 +23,7 @@ from hopper_data.fields import (
 )
 from hopper_data.model import BaseModel
 from hopper_data.routing import schema
+from hopper_data.routing.circles import INSTANCE_PARENTS, TASK_DEPENDENCIES, AcyclicModel
 from hopper_data.routing.vocabulary import (
     TASK_TRANSITIONS,
     InstanceScope,
@@ -89,8 +90,10 @@ Project.add_index(Project.slug, unique=True, name="idx_projects_slug")
 Project.add_index(Project.executor_type, name="idx_projects_executor_type")
 
 
-class Task(BaseModel):
+class Task(AcyclicModel):
     """A piece of work that Hopper routes."""
+
+    references = TASK_DEPENDENCIES
 
     id = CharField(50, primary_key=True, default=new_task_id)
     title = CharField(500)
@@ -130,14 +133,17 @@ class Task(BaseModel):
         objects = (schema.TASK_TAGS, schema.TASK_SEARCH)
 
 
-class HopperInstance(BaseModel):
+class HopperInstance(AcyclicModel):
     """A running Hopper, which may stand under another one."""
+
+    references = INSTANCE_PARENTS
 
     id = CharField(100, primary_key=True)
     name = CharField(100)
     scope = EnumField(InstanceScope)
-    parent = ForeignKeyField("self", column_name="parent_id", null=True, backref="children",
-                             index=False)
+    parent = ForeignKeyField(
+        "self", column_name="parent_id", null=True, backref="children", index=False
+    )
     config = JSONField(null=True)
     status = EnumField(InstanceStatus, default=InstanceStatus.ACTIVE, server_default=True)
     description = TextField(null=True)

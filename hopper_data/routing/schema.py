@@ -7,6 +7,7 @@ no longer say the same.
 from __future__ import annotations
 
 from hopper_data.model import SchemaObject
+from hopper_data.routing.search import ACCENTS, MAX_WORD, SPACE, fold_pairs
 from hopper_data.routing.vocabulary import ACTIVE_STATUSES, TaskPriority
 
 __all__ = [
@@ -74,7 +75,7 @@ TASK_TAGS = SchemaObject(
         ) WITHOUT ROWID""",
         "CREATE INDEX IF NOT EXISTS idx_task_tags_task_id ON task_tags (task_id)",
         """CREATE TRIGGER IF NOT EXISTS task_tags_insert AFTER INSERT ON tasks
-        WHEN new.tags IS NOT NULL BEGIN
+        WHEN json_type(new.tags) = 'array' BEGIN
             INSERT OR IGNORE INTO task_tags (tag, task_id)
             SELECT value, new.id FROM json_each(new.tags) WHERE type = 'text';
         END""",
@@ -82,13 +83,20 @@ TASK_TAGS = SchemaObject(
         WHEN new.tags IS NOT old.tags BEGIN
             DELETE FROM task_tags WHERE task_id = new.id;
             INSERT OR IGNORE INTO task_tags (tag, task_id)
-            SELECT value, new.id FROM json_each(coalesce(new.tags, '[]')) WHERE type = 'text';
+            SELECT value, new.id FROM json_each(new.tags)
+            WHERE type = 'text' AND json_type(new.tags) = 'array';
+        END""",
+        # Not left to the foreign key alone: other programs may have those switched off.
+        """CREATE TRIGGER IF NOT EXISTS task_tags_delete BEFORE DELETE ON tasks BEGIN
+            DELETE FROM task_tags WHERE task_id = old.id;
         END""",
     ),
     postgresql=(
         "CREATE INDEX IF NOT EXISTS idx_tasks_tags ON tasks USING gin (tags jsonb_path_ops)",
-        "CREATE INDEX IF NOT EXISTS idx_tasks_depends_on ON tasks "
-        "USING gin (depends_on jsonb_path_ops)",
+        (
+            "CREATE INDEX IF NOT EXISTS idx_tasks_depends_on ON tasks "
+            "USING gin (depends_on jsonb_path_ops)"
+        ),
     ),
     drop=("DROP TABLE IF EXISTS task_tags",),
 )
@@ -97,25 +105,43 @@ INDEXED_CHARACTERS = 100_000
 """How much of a text is searched. A `tsvector` holds 1 MB at the most."""
 
 
-def _pg_words(column: str) -> str:
-    """The text of a column without accents, its punctuation turned into blanks.
-
-    Left alone, the parser of PostgreSQL takes `cmd/show.go` for one word and FTS5 for three.
-    """
-    text = f"left(coalesce({column}, ''), {INDEXED_CHARACTERS})"
-    plain = rf"regexp_replace(normalize({text}, NFKD), E'[\u0300-\u036f]', '', 'g')"
-    # The percent sign is written as \x25, since the driver reads it as a placeholder.
-    signs = r"""!"#$\x25&''()*+,-./:;<=>?@[\\]^_`{|}~""" + "“”‘’–—•·«»→←×"
-    return f"translate({plain}, E'{signs}', repeat(' ', 50))"
+def _lexemes_function() -> str:
+    """A function for PostgreSQL that finds the words of a text as FTS5 does, with their places."""
+    uppercase, lowered = fold_pairs(lowercase=False)
+    variants, usual = fold_pairs(lowercase=True)
+    # The first place is 2, so that a gap stays where the texts of two columns are joined, which
+    # no phrase spans. A database of the locale C lowers ASCII alone; the last step does the rest.
+    return rf"""CREATE OR REPLACE FUNCTION hopper_lexemes(value TEXT) RETURNS TSVECTOR
+        LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $function$
+        BEGIN
+            value := left(value, {INDEXED_CHARACTERS});
+            IF octet_length(value) > length(value) THEN
+                value := regexp_replace(value, '[{ACCENTS}]', '', 'g');
+                value := regexp_replace(
+                    normalize(value, NFD), '([A-Za-z])[{ACCENTS}]+', '\1', 'g');
+                value := lower(lower(normalize(value, NFC) COLLATE "C") COLLATE "default");
+                value := left(translate(value, '{variants}', '{usual}'), {INDEXED_CHARACTERS});
+                IF value ~ '[{uppercase}]' THEN
+                    value := translate(value, '{uppercase}', '{lowered}');
+                END IF;
+            ELSE
+                value := lower(value COLLATE "C");
+            END IF;
+            value := regexp_replace(value, '[{SPACE}]+', ' ', 'g');
+            RETURN coalesce((
+                SELECT string_agg('''' || left(word, {MAX_WORD}) || ''':' || place + 1, ' ')
+                FROM string_to_table(value, ' ') WITH ORDINALITY AS words(word, place)
+                WHERE word <> ''
+            ), '')::tsvector;
+        END
+        $function$"""
 
 
 def _pg_document() -> str:
-    weighted = (
-        f"setweight(to_tsvector('simple', {_pg_words(column)}), '{weight}')"
+    return " || ".join(
+        f"setweight(hopper_lexemes({column}), '{weight}')"
         for column, weight in (("title", "A"), ("description", "B"), ("context", "C"))
     )
-    # A word that nobody can type stands between the texts, so that no phrase spans two of them.
-    return r" || '_:1'::tsvector || ".join(weighted)
 
 
 def _fts_values(row: str) -> str:
@@ -136,16 +162,17 @@ _FTS_ADD = f"""INSERT INTO task_search (rowid, {_FTS_COLUMNS})
 TASK_SEARCH = SchemaObject(
     "task_search",
     # The index keeps no copy of the texts. Its rows have numbers of their own, since VACUUM may
-    # renumber the rows of a table whose key is a text.
+    # renumber the rows of a table whose key is a text. A number is never used twice: INSERT OR
+    # REPLACE leaves the words of the row that it replaces behind.
     sqlite=(
         """CREATE TABLE IF NOT EXISTS task_documents (
-            id INTEGER NOT NULL PRIMARY KEY,
+            id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
             task_id VARCHAR(50) NOT NULL UNIQUE
                 REFERENCES tasks (id) ON DELETE CASCADE ON UPDATE CASCADE
         )""",
         f"""CREATE VIRTUAL TABLE IF NOT EXISTS task_search USING fts5 (
-            {_FTS_COLUMNS}, content='', tokenize="unicode61 remove_diacritics 2",
-            prefix='3 4'
+            {_FTS_COLUMNS}, content='', prefix='3 4',
+            tokenize="unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
         )""",
         f"""CREATE TRIGGER IF NOT EXISTS task_search_insert AFTER INSERT ON tasks BEGIN
             INSERT INTO task_documents (task_id) VALUES (new.id);
@@ -158,12 +185,17 @@ TASK_SEARCH = SchemaObject(
         END""",
         f"""CREATE TRIGGER IF NOT EXISTS task_search_delete BEFORE DELETE ON tasks BEGIN
             {_FTS_FORGET}
+            DELETE FROM task_documents WHERE task_id = old.id;
         END""",
     ),
     postgresql=(
-        "ALTER TABLE tasks ADD COLUMN IF NOT EXISTS search_tsvector tsvector "
-        f"GENERATED ALWAYS AS ({_pg_document()}) STORED",
+        _lexemes_function(),
+        (
+            "ALTER TABLE tasks ADD COLUMN IF NOT EXISTS search_tsvector tsvector "
+            f"GENERATED ALWAYS AS ({_pg_document()}) STORED"
+        ),
         "CREATE INDEX IF NOT EXISTS idx_tasks_search ON tasks USING gin (search_tsvector)",
     ),
     drop=("DROP TABLE IF EXISTS task_search", "DROP TABLE IF EXISTS task_documents"),
+    drop_postgresql=("DROP FUNCTION IF EXISTS hopper_lexemes(TEXT)",),
 )

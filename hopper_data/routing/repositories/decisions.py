@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -84,9 +84,7 @@ class RoutingDecisionRepository(Repository[RoutingDecision]):
             },
             "overall_avg_confidence": _average(confidence),
             "overall_avg_decision_time_ms": _average(time_ms),
-            "by_project": {
-                name: int(count) for name, count, _, _ in by_part.get("project", [])
-            },
+            "by_project": {name: int(count) for name, count, _, _ in by_part.get("project", [])},
             "confidence_histogram": [
                 {
                     "from": bucket / _BUCKETS,
@@ -158,7 +156,8 @@ def _hours(hours: Any) -> timedelta:
 
 
 _BUCKET_ARMS = " ".join(
-    f"WHEN confidence >= {bucket / _BUCKETS} THEN {bucket}" for bucket in range(_BUCKETS - 1, -1, -1)
+    f"WHEN confidence >= {bucket / _BUCKETS} THEN {bucket}"
+    for bucket in range(_BUCKETS - 1, -1, -1)
 )
 
 # One statement, four values a row: a name, a count, an average and another.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hopper_data.errors import InvalidTransition
 from hopper_data.fields import utcnow
-from hopper_data.rowsets import columns
-from hopper_data.routing.circles import AcyclicRepository
+from hopper_data.routing.circles import INSTANCE_PARENTS, AcyclicRepository
 from hopper_data.routing.models import HopperInstance
 from hopper_data.routing.vocabulary import InstanceScope, InstanceStatus
+from hopper_data.rowsets import columns
 
 __all__ = ["HopperInstanceRepository"]
 
@@ -22,8 +22,7 @@ class HopperInstanceRepository(AcyclicRepository[HopperInstance]):
     """
 
     model = HopperInstance
-    reference = "parent"
-    relation = "stands under"
+    references = INSTANCE_PARENTS
 
     def get_instance_by_scope_and_name(
         self, scope: InstanceScope | str, name: str, /
@@ -112,16 +111,5 @@ class HopperInstanceRepository(AcyclicRepository[HopperInstance]):
         with self.database.atomic():
             instance = self.get(id)
             if instance is not None and instance.status == InstanceStatus.TERMINATED:
-                raise InvalidTransition(
-                    instance.status, status, subject="HopperInstance status"
-                )
+                raise InvalidTransition(instance.status, status, subject="HopperInstance status")
             return self.update(id, status=status)
-
-    def _references_sql(self, source: str) -> str:
-        return (
-            f"WITH RECURSIVE reached(id) AS ({source} UNION "
-            "SELECT i.parent_id FROM reached JOIN hopper_instances AS i ON i.id = reached.id "
-            "WHERE i.parent_id IS NOT NULL) "
-            "SELECT i.id, i.parent_id FROM reached JOIN hopper_instances AS i ON i.id = reached.id "
-            "WHERE i.parent_id IS NOT NULL"
-        )

@@ -80,14 +80,14 @@ class ProjectRepository(Repository[Project]):
         if self.database.dialect == "sqlite":
             missing = (
                 "SELECT 1 FROM json_each(?) AS wanted WHERE NOT EXISTS ("
-                "SELECT 1 FROM json_tree(\"t1\".\"capabilities\") AS had "
+                'SELECT 1 FROM json_tree("t1"."capabilities") AS had '
                 "WHERE had.type = 'text' AND had.atom = wanted.value)"
             )
         else:
             missing = (
                 "SELECT 1 FROM jsonb_array_elements(CAST(%s AS JSONB)) AS wanted WHERE "
-                "\"t1\".\"capabilities\" IS NULL OR NOT jsonb_path_exists("
-                "\"t1\".\"capabilities\", '$.** ? (@ == $text)', "
+                '"t1"."capabilities" IS NULL OR NOT jsonb_path_exists('
+                '"t1"."capabilities", \'$.** ? (@ == $text)\', '
                 "jsonb_build_object('text', wanted.value))"
             )
         return SQL(f"NOT EXISTS ({missing})", (dump_json(wanted),))

@@ -10,7 +10,7 @@ from peewee import SQL, Source
 from hopper_data.errors import ValidationError
 from hopper_data.fields import check_text_list, dump_json, shorten
 from hopper_data.repository import Filters
-from hopper_data.routing.circles import AcyclicRepository, dependencies_of
+from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository, dependencies_of
 from hopper_data.routing.models import Task
 from hopper_data.routing.search import SearchQuery, parse_search
 from hopper_data.routing.vocabulary import TaskStatus
@@ -30,8 +30,7 @@ class TaskRepository(AcyclicRepository[Task]):
     """
 
     model = Task
-    reference = "depends_on"
-    relation = "depends on"
+    references = TASK_DEPENDENCIES
 
     # -- lists ------------------------------------------------------------------------------------
 
@@ -127,7 +126,9 @@ class TaskRepository(AcyclicRepository[Task]):
     def _matching(self, base: Any, query: SearchQuery) -> Any:
         hits = _Hits(self.database.dialect, query)
         joined = base.join(hits, on=SQL('hit.task_id = "t1"."id"'), attr="hit")
-        return joined.order_by(SQL("hit.score DESC"), Task.created_at.desc(), Task.id)
+        return joined.order_by(
+            SQL("hit.place DESC"), SQL("hit.score DESC"), Task.created_at.desc(), Task.id
+        )
 
     # -- states -----------------------------------------------------------------------------------
 
@@ -180,19 +181,13 @@ class TaskRepository(AcyclicRepository[Task]):
         """The tasks that depend on a task, highest priority first."""
         return self.filter({"depends_on__contains": [id]}, order_by=_QUEUE)
 
-    def _references_sql(self, source: str) -> str:
-        dependencies = dependencies_of(self.database.dialect, "task")
-        return (
-            f"WITH RECURSIVE reached(id) AS ({source} UNION "
-            "SELECT dependency.value FROM reached JOIN tasks AS task ON task.id = reached.id "
-            f"{dependencies}) "
-            "SELECT task.id, dependency.value FROM reached "
-            f"JOIN tasks AS task ON task.id = reached.id {dependencies}"
-        )
-
 
 class _Hits(Source):
-    """The tasks that a search finds, as a table `hit` of `task_id` and `score`."""
+    """The tasks that a search finds, as a table `hit` of `task_id`, `place` and `score`.
+
+    Place 2 is for those whose title alone meets the query, 1 for title and description together.
+    Within a place the backends have a measure of their own: how often, in how long a text.
+    """
 
     def __init__(self, dialect: str, query: SearchQuery) -> None:
         super().__init__()
@@ -201,14 +196,23 @@ class _Hits(Source):
 
     def __sql__(self, ctx: Any) -> Any:
         if self.dialect == "sqlite":
-            ctx.literal(
-                "(SELECT d.task_id, -bm25(task_search, 8.0, 3.0, 1.0) AS score FROM task_search "
-                "JOIN task_documents AS d ON d.id = task_search.rowid WHERE task_search MATCH "
-            )
-            return ctx.value(self.query.fts5(), converter=False).literal(") AS hit")
+            return self._fts5(ctx)
         ctx.literal(
             "(SELECT task.id AS task_id, ts_rank('{0.02, 0.1, 0.3, 1.0}', search_tsvector, query) "
-            "AS score FROM tasks AS task, to_tsquery('simple', "
+            "AS score, CASE WHEN ts_filter(search_tsvector, '{a}') @@ query THEN 2 "
+            "WHEN ts_filter(search_tsvector, '{a, b}') @@ query THEN 1 ELSE 0 END AS place "
+            "FROM tasks AS task, CAST("
         )
         ctx.value(self.query.tsquery(), converter=False)
-        return ctx.literal(") AS query WHERE search_tsvector @@ query) AS hit")
+        return ctx.literal(" AS tsquery) AS query WHERE search_tsvector @@ query) AS hit")
+
+    def _fts5(self, ctx: Any) -> Any:
+        among = "task_search.rowid IN (SELECT rowid FROM task_search WHERE task_search MATCH "
+        ctx.literal(f"(SELECT d.task_id, -bm25(task_search, 8.0, 3.0, 1.0) AS score, ({among}")
+        ctx.value(self.query.fts5("title"), converter=False).literal(f")) + ({among}")
+        ctx.value(self.query.fts5("title", "description"), converter=False)
+        ctx.literal(
+            ")) AS place FROM task_search JOIN task_documents AS d ON d.id = task_search.rowid "
+            "WHERE task_search MATCH "
+        )
+        return ctx.value(self.query.fts5(), converter=False).literal(") AS hit")
