@@ -13,7 +13,7 @@ from typing import Any
 
 from hopper_data.config import Environment
 from hopper_data.database import Database, create_database, using
-from hopper_data.errors import DatabaseError, ValidationError
+from hopper_data.errors import DatabaseError, SchemaVersionMismatch, ValidationError
 from hopper_data.introspection import compare, create_tables, describe
 from hopper_data.migrations import (
     HISTORY_TABLE,
@@ -27,18 +27,21 @@ from hopper_data.migrations import (
 )
 from hopper_data.model import BaseModel
 from hopper_data.routing.models import ROUTING_MODELS
+from hopper_data.routing.vocabulary import TaskStatus
 from hopper_data.rowsets import table_name
 from hopper_data.session import open_session
 
 __all__ = [
     "all_models",
     "analyze_database_statistics",
+    "analyze_task_statistics",
     "check_database_health",
     "check_schema",
     "dump_schema",
     "get_database_health",
     "get_database_info",
     "init_database",
+    "require_schema",
     "reset_database",
     "vacuum_database",
 ]
@@ -72,10 +75,33 @@ def _create_all(database: Database) -> None:
     create_tables(database, all_models())
 
 
+def require_schema(database: Database | None = None) -> None:
+    """Refuse a database that is not ready for use, with a `SchemaVersionMismatch` that says why.
+
+    Ready is one with all migrations, or one whose tables were created right from the models.
+    """
+    target = target_database(database)
+    known = migration_names()
+    refuse_newer(target, known)
+    missing = pending_migrations(target)
+    if not missing:
+        return
+    current = get_schema_version(target)
+    if current is None:
+        with open_session(target, read_only=True):
+            if target.table_exists(all_models()[0]._meta.table_name):
+                return
+    state = f"lacks {', '.join(missing)}" if current else "is not migrated yet"
+    raise SchemaVersionMismatch(
+        current, known[-1], f"{target.label} {state}: run `hopper-data migrate`"
+    )
+
+
 def reset_database(database: Database | None = None, *, confirm: bool = False) -> None:
     """Drop every table of the package with all its data, and create them anew.
 
-    Refused without `confirm=True`, and where HOPPER_ENV is production.
+    Refused without `confirm=True`, where HOPPER_ENV is production, and when the database is newer
+    than the code (`SchemaVersionMismatch`).
     """
     target = target_database(database)
     if not confirm:
@@ -84,6 +110,7 @@ def reset_database(database: Database | None = None, *, confirm: bool = False) -
         )
     if target.config.environment is Environment.PRODUCTION:
         raise DatabaseError(f"HOPPER_ENV is production: {target.label} is not reset")
+    refuse_newer(target, migration_names())
     with migration_turn(target):
         for model in reversed(all_models()):
             model.drop_table(safe=True)
@@ -138,9 +165,7 @@ def _size_bytes(database: Database) -> int:
         pages = database.execute_sql("PRAGMA page_count").fetchone()[0]
         size = database.execute_sql("PRAGMA page_size").fetchone()[0]
         return int(pages) * int(size)
-    return int(
-        database.execute_sql("SELECT pg_database_size(current_database())").fetchone()[0]
-    )
+    return int(database.execute_sql("SELECT pg_database_size(current_database())").fetchone()[0])
 
 
 def _oldest_transaction_s(database: Database) -> float | None:
@@ -189,6 +214,33 @@ def analyze_database_statistics(database: Database | None = None) -> dict[str, A
         "row_counts": row_counts,
         "total_rows": sum(row_counts.values()),
     }
+
+
+def analyze_task_statistics(database: Database | None = None) -> list[dict[str, Any]]:
+    """How the tasks stand, project by project, in the order of the names.
+
+    Each is a dict of `project`, `registered`, `total_tasks` and a count for every status. The
+    last one is of the tasks without a project (None). Two things make an entry: a project that is
+    registered, and a task that names one.
+    """
+    counts = (
+        "SELECT project, status, COUNT(*), 0 FROM tasks GROUP BY project, status "
+        "UNION ALL SELECT name, NULL, 0, 1 FROM projects"
+    )
+    found: dict[str | None, dict[str, Any]] = {}
+    with open_session(target_database(database), read_only=True) as session:
+        for project, status, count, registered in session.execute(counts):
+            entry = found.setdefault(project, _no_tasks(project))
+            entry["registered"] = entry["registered"] or bool(registered)
+            if status is not None:
+                entry[str(status)] = int(count)
+                entry["total_tasks"] += int(count)
+    return sorted(found.values(), key=lambda entry: (entry["project"] is None, entry["project"]))
+
+
+def _no_tasks(project: str | None) -> dict[str, Any]:
+    zeros = {str(status): 0 for status in TaskStatus}
+    return {"project": project, "registered": False, "total_tasks": 0, **zeros}
 
 
 def vacuum_database(database: Database | None = None) -> None:
