@@ -31,8 +31,8 @@ from hopper_data.database import (
     SqliteDatabase,
     is_write,
     proxy,
-    translated,
 )
+from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.session import Session, open_session
 

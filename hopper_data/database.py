@@ -1,10 +1,7 @@
 """The proxy that the models are bound to, and the databases it can stand for.
 
-Three things live here: `proxy` with `connect()` and `using()`, the database classes that
-`create_database()` makes, and the one place that turns driver errors into ours.
-
-Peewee's pool is used for PostgreSQL and for SQLite alike. `PooledConnections` extends it where it
-falls short of what a service needs, and says how.
+`proxy`, `connect()` and `using()` say which database the models mean; `create_database()` makes
+one.
 """
 
 from __future__ import annotations
@@ -15,34 +12,27 @@ import re
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from heapq import heappush
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import peewee
-from playhouse.pool import (
-    PoolConnection,
-    PooledDatabase,
-    PooledPostgresqlDatabase,
-    PooledSqliteDatabase,
-)
+from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from hopper_data.config import Backend, DatabaseConfig, DatabaseURL
+from hopper_data.driver_errors import translated
 from hopper_data.errors import (
     DatabaseError,
     DatabaseNotFound,
     DatabaseUnavailable,
-    IntegrityError,
-    PoolTimeout,
     ValidationError,
 )
+from hopper_data.pool import PooledConnections
 
 __all__ = [
     "Database",
@@ -61,360 +51,6 @@ POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
 
 
-# -- errors ---------------------------------------------------------------------------------------
-
-
-class ConstraintViolation(IntegrityError):
-    """What the driver told about a refused write, before a repository puts it into words.
-
-    `kind` is one of unique, foreign_key, not_null and check; `table` and `columns` say where, as
-    far as the backend tells; `referenced` is the table that still points at the row.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        constraint: str | None = None,
-        *,
-        kind: str,
-        table: str = "",
-        columns: tuple[str, ...] = (),
-        values: tuple[str, ...] = (),
-        referenced: str = "",
-    ) -> None:
-        super().__init__(message, constraint)
-        self.kind = kind
-        self.table = table
-        self.columns = columns
-        self.values = values
-        self.referenced = referenced
-
-
-_CONNECTION_STATES = ("08", "57P", "53300")
-_CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError"})  # of any driver
-_RETRYABLE_STATES = ("40001", "40P01")
-_DATA_STATES = ("22", "54000")
-_PG_KINDS = {
-    "23505": "unique",
-    "23503": "foreign_key",
-    "23502": "not_null",
-    "23514": "check",
-    "23P01": "unique",
-}
-_PG_DETAIL = re.compile(r"Key \((?P<columns>.*?)\)=\((?P<values>.*)\) (?P<what>.*)", re.DOTALL)
-_SQLITE_COLUMNS = re.compile(r"constraint failed: (?P<what>.+)")
-
-
-def translate(error: BaseException, database: Database) -> DatabaseError:
-    """The error of ours that says what `error`, of Peewee or of a driver, means."""
-    original = getattr(error, "orig", None) or error
-    state = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None)
-    if isinstance(original, sqlite3.Error):
-        return _translate_sqlite(original, database)
-    if state:
-        return _translate_state(state, original, database)
-    if isinstance(original, OSError) or any(
-        base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__
-    ):
-        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
-    return DatabaseError(f"{database.label}: {_first_line(original)}")
-
-
-def _translate_state(state: str, original: BaseException, database: Database) -> DatabaseError:
-    if state in _PG_KINDS:
-        return _violation(_PG_KINDS[state], original)
-    if state.startswith(_CONNECTION_STATES):
-        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
-    if state in _RETRYABLE_STATES:
-        return DatabaseError(
-            f"the transaction lost a race and was rolled back: {_first_line(original)}",
-            retryable=True,
-        )
-    if state.startswith(_DATA_STATES):
-        return ValidationError(f"the database refused a value: {_first_line(original)}")
-    if state == "42P01":
-        return DatabaseError(
-            f"{_first_line(original)} in {database.label}: run `hopper-data migrate` first"
-        )
-    return DatabaseError(f"{database.label}: {_first_line(original)}")
-
-
-def _violation(kind: str, original: BaseException) -> ConstraintViolation:
-    # psycopg2 keeps these on `diag`, asyncpg on the exception itself.
-    diag = getattr(original, "diag", original)
-    constraint = getattr(diag, "constraint_name", None)
-    table = getattr(diag, "table_name", None) or ""
-    match = _PG_DETAIL.match(
-        getattr(diag, "message_detail", None) or getattr(diag, "detail", None) or ""
-    )
-    columns: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
-    referenced = ""
-    if match:
-        columns = tuple(part.strip(' "') for part in match["columns"].split(","))
-        values = tuple(match["values"].split(", ")) if len(columns) > 1 else (match["values"],)
-        if "still referenced" in match["what"]:
-            referenced = match["what"].rpartition('table "')[2].rstrip('".')
-    elif kind == "not_null":
-        columns = (getattr(diag, "column_name", None) or "",)
-    return ConstraintViolation(
-        _first_line(original),
-        constraint,
-        kind=kind,
-        table=table,
-        columns=columns,
-        values=values,
-        referenced=referenced,
-    )
-
-
-_SQLITE_KINDS = {
-    "SQLITE_CONSTRAINT_UNIQUE": "unique",
-    "SQLITE_CONSTRAINT_PRIMARYKEY": "unique",
-    "SQLITE_CONSTRAINT_ROWID": "unique",
-    "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
-    "SQLITE_CONSTRAINT_NOTNULL": "not_null",
-    "SQLITE_CONSTRAINT_CHECK": "check",
-}
-
-
-def _translate_sqlite(original: sqlite3.Error, database: Database) -> DatabaseError:
-    name = getattr(original, "sqlite_errorname", None) or ""
-    text = str(original)
-    if name in _SQLITE_KINDS:
-        return _sqlite_violation(_SQLITE_KINDS[name], text)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return DatabaseUnavailable(
-            f"{database.label} is locked by another writer "
-            f"(waited {database.config.busy_timeout_ms} ms)",
-            retryable=False,
-        )
-    if name == "SQLITE_CANTOPEN":
-        return DatabaseNotFound(f"{database.label} cannot be opened: {text}")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return DatabaseError(f"{database.label} is not a sound SQLite database: {text}")
-    if name.startswith(("SQLITE_TOOBIG", "SQLITE_MISMATCH")) or "malformed JSON" in text:
-        return ValidationError(f"the database refused a value: {text}")
-    if "no such table" in text:
-        return DatabaseError(f"{text} in {database.label}: run `hopper-data migrate` first")
-    return DatabaseError(f"{database.label}: {text}")
-
-
-def _sqlite_violation(kind: str, text: str) -> ConstraintViolation:
-    match = _SQLITE_COLUMNS.search(text)
-    what = match["what"] if match else ""
-    if kind == "check":
-        return ConstraintViolation(text, what or None, kind=kind)
-    if what.startswith("index "):
-        return ConstraintViolation(text, what[6:].strip("'"), kind=kind)
-    parts = [part.partition(".") for part in what.split(", ")] if what else []
-    table = parts[0][0] if parts else ""
-    return ConstraintViolation(
-        text, kind=kind, table=table, columns=tuple(column for _, _, column in parts)
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    """The driver's own words without the statement, which may hold the caller's values."""
-    diag = getattr(error, "diag", None)
-    text = getattr(diag, "message_primary", None) or str(error)
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def translated(database: Database) -> Iterator[None]:
-    """Turn what Peewee and the drivers raise into our errors, the original as the cause."""
-    try:
-        yield
-    except DatabaseError:
-        raise
-    except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-        raise translate(error, database) from error
-    except Exception as error:
-        # The drivers are not imported here, and Peewee does not wrap all that they raise.
-        if type(error).__module__.startswith(("psycopg2", "asyncpg")):
-            raise translate(error, database) from error
-        raise
-
-
-# -- pool -----------------------------------------------------------------------------------------
-
-
-class PooledConnections(PooledDatabase):
-    """Peewee's pool, with what our table of guarantees asks for beyond it.
-
-    - Peewee opens and checks connections while it holds two locks. A server that does not answer
-      makes every other thread queue behind the first one. Here a place in the pool is reserved
-      under the lock, and the network is used outside it.
-    - Idle connections shrink to `pool_size` again; Peewee keeps all that were ever opened.
-    - A connection that was used last is handed out first, so that spare ones age and go.
-    - An exhausted pool raises `PoolTimeout`, not a ValueError, and says who holds it.
-    - A connection lost in the middle of a transaction is thrown away when the session ends, and
-      the thread can go on at once.
-    - A thread that ends without giving its connection back does not take it along.
-    - After a fork the child forgets the connections of its parent.
-    """
-
-    config: DatabaseConfig
-    label: str
-
-    def connect(self, reuse_if_open: bool = False) -> bool:
-        state = self._state
-        if not state.closed:
-            if reuse_if_open:
-                return False
-            raise DatabaseError("a connection is already open in this thread")
-        with translated(cast("Database", self)):
-            connection = self._connect()
-        state.set_connection(connection)
-        state.lease = _Lease(self, connection)
-        return True
-
-    def close(self) -> bool:
-        lease: _Lease | None = getattr(self._state, "lease", None)
-        if lease is not None and not self.in_transaction():
-            lease.end()
-        return bool(super().close())
-
-    def _connect(self) -> Any:
-        deadline = time.monotonic() + self.config.pool_timeout_s
-        while True:
-            entry = self._reserve(deadline)
-            if entry is None:
-                return self._open_reserved()
-            created, connection = entry
-            if self._usable(connection, created):
-                return connection
-            self._forget(connection)
-
-    def _reserve(self, deadline: float) -> tuple[float, Any] | None:
-        """An idle connection marked as taken, or None and a place for a new one."""
-        with self._pool_available:
-            while True:
-                if self._connections:
-                    newest = max(self._connections, key=lambda entry: entry[1])
-                    self._connections.remove(newest)
-                    created, _, connection = newest
-                    self._in_use[self.conn_key(connection)] = PoolConnection(
-                        created, connection, time.time()
-                    )
-                    return created, connection
-                if len(self._in_use) + self._opening < self.config.max_connections:
-                    self._opening += 1
-                    return None
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise PoolTimeout(
-                        f"{self.label}: all {self.config.max_connections} connections stayed in "
-                        f"use for {self.config.pool_timeout_s:g} s"
-                    )
-                self._pool_available.wait(remaining)
-
-    def _open_reserved(self) -> Any:
-        connection = None
-        try:
-            connection = self._open()
-            return connection
-        finally:
-            with self._pool_available:
-                self._opening -= 1
-                if connection is None:
-                    self._pool_available.notify()
-                else:
-                    now = time.time()
-                    self._in_use[self.conn_key(connection)] = PoolConnection(now, connection, now)
-
-    def _open(self) -> Any:
-        """A new connection of the driver, ready for use."""
-        connection = super(PooledDatabase, self)._connect()
-        if self.server_version is None:
-            self._set_server_version(connection)
-        return connection
-
-    def _usable(self, connection: Any, created: float) -> bool:
-        recycle_s = self.config.recycle_s
-        if recycle_s and time.time() - created > recycle_s:
-            return False
-        return not (self.config.pre_ping and self._is_closed(connection))
-
-    def _forget(self, connection: Any) -> None:
-        with self._pool_available:
-            self._in_use.pop(self.conn_key(connection), None)
-            self._pool_available.notify()
-        self._close_raw(connection)
-
-    def _close(self, conn: Any, close_conn: bool = False) -> None:
-        with self._pool_available:
-            entry = self._in_use.get(self.conn_key(conn))
-            keep = (
-                entry is not None
-                and not close_conn
-                and len(self._connections) < self.config.pool_size
-                and not self._outlived(entry.timestamp)
-            )
-        # Checking may talk to the server, so it happens outside the lock.
-        if not (keep and entry is not None and self._can_reuse(conn)):
-            self._forget(conn)
-            return
-        with self._pool_available:
-            self._in_use.pop(self.conn_key(conn), None)
-            self._heap_counter += 1
-            heappush(self._connections, (entry.timestamp, self._heap_counter, conn))
-            self._pool_available.notify()
-
-    def _outlived(self, created: float) -> bool:
-        return bool(self.config.recycle_s) and time.time() - created > self.config.recycle_s
-
-    def pool_status(self) -> dict[str, int]:
-        """How many connections are in use, idle, and at most allowed."""
-        with self._pool_lock:
-            return {
-                "in_use": len(self._in_use) + self._opening,
-                "idle": len(self._connections),
-                "max": self.config.max_connections,
-            }
-
-    def _after_fork(self) -> None:
-        # The parent goes on using its sockets and files; closing them here would disturb it.
-        _inherited.append((self._connections, self._in_use, self._state))
-        self._pool_lock = threading.RLock()
-        self._pool_available = threading.Condition(self._pool_lock)
-        self._connections, self._in_use, self._opening = [], {}, 0
-        self._state = peewee._ConnectionLocal()
-        self._lock = threading.Lock()
-
-
-class _Lease:
-    """Lives in the state of a thread, and dies with it."""
-
-    def __init__(self, pool: PooledConnections, connection: Any) -> None:
-        self._pool = weakref.ref(pool)
-        self._connection = connection
-
-    def end(self) -> None:
-        """The connection was given back in time."""
-        self._connection = None
-
-    def __del__(self) -> None:
-        pool = self._pool()
-        if pool is not None and self._connection is not None:
-            pool._close(self._connection)
-
-
-_inherited: list[Any] = []
-_live: weakref.WeakSet[PooledConnections] = weakref.WeakSet()
-
-
-def _forget_after_fork() -> None:
-    for database in list(_live):
-        database._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
-
-
 # -- databases ------------------------------------------------------------------------------------
 
 
@@ -431,9 +67,8 @@ class Database(PooledConnections):
         self.config = config
         self.url = url
         self.label = str(url)
-        self._opening = 0
         self._guard = threading.local()
-        _live.add(self)
+        self._start_pool()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"
@@ -782,7 +417,7 @@ def _check_parameters(parameters: dict[str, Any]) -> None:
 def _cockroach_class() -> type[PostgresqlDatabase]:
     from playhouse.cockroachdb import CockroachDatabase as PeeweeCockroach
 
-    class CockroachDatabase(PostgresqlDatabase, PeeweeCockroach):  # type: ignore[misc]
+    class CockroachDatabase(PostgresqlDatabase, PeeweeCockroach):
         """A CockroachDB cluster: PostgreSQL's protocol, with Peewee's own adjustments."""
 
         def begin_read_only(self) -> None:
@@ -837,7 +472,7 @@ class ContextProxy(peewee.DatabaseProxy):
         object.__setattr__(self, name, value)
 
     @property
-    def obj(self) -> Database:  # type: ignore[override]
+    def obj(self) -> Database:
         return _current.get() or self.default
 
     @property

@@ -28,7 +28,8 @@ from peewee_migrate.migrator import Migrator
 from peewee_migrate.router import Router
 
 from hopper_data.config import DatabaseConfig
-from hopper_data.database import Database, create_database, proxy, translated, using
+from hopper_data.database import Database, create_database, proxy, using
+from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, SchemaVersionMismatch, ValidationError, suggest
 from hopper_data.fields import utcnow
 from hopper_data.session import open_session

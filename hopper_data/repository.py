@@ -11,7 +11,8 @@ import peewee
 from peewee import SQL
 
 from hopper_data import rowsets
-from hopper_data.database import ConstraintViolation, Database, using
+from hopper_data.database import Database, using
+from hopper_data.driver_errors import ConstraintViolation
 from hopper_data.errors import DatabaseError, IntegrityError, NotFound, ValidationError
 from hopper_data.fields import public_name, shorten, utcnow
 from hopper_data.model import (

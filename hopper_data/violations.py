@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hopper_data import rowsets
-from hopper_data.database import ConstraintViolation, Database
+from hopper_data.database import Database
+from hopper_data.driver_errors import ConstraintViolation
 from hopper_data.errors import IntegrityError
 from hopper_data.fields import public_name, shorten
 from hopper_data.model import BaseModel

@@ -1,0 +1,203 @@
+"""The one place that turns what Peewee and the drivers raise into our errors."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import peewee
+
+from hopper_data.config import DatabaseConfig
+from hopper_data.errors import (
+    DatabaseError,
+    DatabaseNotFound,
+    DatabaseUnavailable,
+    IntegrityError,
+    ValidationError,
+)
+
+__all__ = ["ConstraintViolation", "Described", "translate", "translated"]
+
+
+class Described(Protocol):
+    """What an error says of the database it came from."""
+
+    label: str
+    config: DatabaseConfig
+
+
+class ConstraintViolation(IntegrityError):
+    """What the driver told about a refused write, before a repository puts it into words.
+
+    `kind` is one of unique, foreign_key, not_null and check; `table` and `columns` say where, as
+    far as the backend tells; `referenced` is the table that still points at the row.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        constraint: str | None = None,
+        *,
+        kind: str,
+        table: str = "",
+        columns: tuple[str, ...] = (),
+        values: tuple[str, ...] = (),
+        referenced: str = "",
+    ) -> None:
+        super().__init__(message, constraint)
+        self.kind = kind
+        self.table = table
+        self.columns = columns
+        self.values = values
+        self.referenced = referenced
+
+
+_CONNECTION_STATES = ("08", "57P", "53300")
+_CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError"})  # of any driver
+_RETRYABLE_STATES = ("40001", "40P01")
+_DATA_STATES = ("22", "54000")
+_PG_KINDS = {
+    "23505": "unique",
+    "23503": "foreign_key",
+    "23502": "not_null",
+    "23514": "check",
+    "23P01": "unique",
+}
+_PG_DETAIL = re.compile(r"Key \((?P<columns>.*?)\)=\((?P<values>.*)\) (?P<what>.*)", re.DOTALL)
+_SQLITE_COLUMNS = re.compile(r"constraint failed: (?P<what>.+)")
+
+
+def translate(error: BaseException, database: Described) -> DatabaseError:
+    """The error of ours that says what `error`, of Peewee or of a driver, means."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None)
+    if isinstance(original, sqlite3.Error):
+        return _translate_sqlite(original, database)
+    if state:
+        return _translate_state(state, original, database)
+    if isinstance(original, OSError) or any(
+        base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__
+    ):
+        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
+    return DatabaseError(f"{database.label}: {_first_line(original)}")
+
+
+def _translate_state(state: str, original: BaseException, database: Described) -> DatabaseError:
+    if state in _PG_KINDS:
+        return _violation(_PG_KINDS[state], original)
+    if state.startswith(_CONNECTION_STATES):
+        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
+    if state in _RETRYABLE_STATES:
+        return DatabaseError(
+            f"the transaction lost a race and was rolled back: {_first_line(original)}",
+            retryable=True,
+        )
+    if state.startswith(_DATA_STATES):
+        return ValidationError(f"the database refused a value: {_first_line(original)}")
+    if state == "42P01":
+        return DatabaseError(
+            f"{_first_line(original)} in {database.label}: run `hopper-data migrate` first"
+        )
+    return DatabaseError(f"{database.label}: {_first_line(original)}")
+
+
+def _violation(kind: str, original: BaseException) -> ConstraintViolation:
+    # psycopg2 keeps these on `diag`, asyncpg on the exception itself.
+    diag = getattr(original, "diag", original)
+    constraint = getattr(diag, "constraint_name", None)
+    table = getattr(diag, "table_name", None) or ""
+    match = _PG_DETAIL.match(
+        getattr(diag, "message_detail", None) or getattr(diag, "detail", None) or ""
+    )
+    columns: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    referenced = ""
+    if match:
+        columns = tuple(part.strip(' "') for part in match["columns"].split(","))
+        values = tuple(match["values"].split(", ")) if len(columns) > 1 else (match["values"],)
+        if "still referenced" in match["what"]:
+            referenced = match["what"].rpartition('table "')[2].rstrip('".')
+    elif kind == "not_null":
+        columns = (getattr(diag, "column_name", None) or "",)
+    return ConstraintViolation(
+        _first_line(original),
+        constraint,
+        kind=kind,
+        table=table,
+        columns=columns,
+        values=values,
+        referenced=referenced,
+    )
+
+
+_SQLITE_KINDS = {
+    "SQLITE_CONSTRAINT_UNIQUE": "unique",
+    "SQLITE_CONSTRAINT_PRIMARYKEY": "unique",
+    "SQLITE_CONSTRAINT_ROWID": "unique",
+    "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
+    "SQLITE_CONSTRAINT_NOTNULL": "not_null",
+    "SQLITE_CONSTRAINT_CHECK": "check",
+}
+
+
+def _translate_sqlite(original: sqlite3.Error, database: Described) -> DatabaseError:
+    name = getattr(original, "sqlite_errorname", None) or ""
+    text = str(original)
+    if name in _SQLITE_KINDS:
+        return _sqlite_violation(_SQLITE_KINDS[name], text)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseUnavailable(
+            f"{database.label} is locked by another writer "
+            f"(waited {database.config.busy_timeout_ms} ms)",
+            retryable=False,
+        )
+    if name == "SQLITE_CANTOPEN":
+        return DatabaseNotFound(f"{database.label} cannot be opened: {text}")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return DatabaseError(f"{database.label} is not a sound SQLite database: {text}")
+    if name.startswith(("SQLITE_TOOBIG", "SQLITE_MISMATCH")) or "malformed JSON" in text:
+        return ValidationError(f"the database refused a value: {text}")
+    if "no such table" in text:
+        return DatabaseError(f"{text} in {database.label}: run `hopper-data migrate` first")
+    return DatabaseError(f"{database.label}: {text}")
+
+
+def _sqlite_violation(kind: str, text: str) -> ConstraintViolation:
+    match = _SQLITE_COLUMNS.search(text)
+    what = match["what"] if match else ""
+    if kind == "check":
+        return ConstraintViolation(text, what or None, kind=kind)
+    if what.startswith("index "):
+        return ConstraintViolation(text, what[6:].strip("'"), kind=kind)
+    parts = [part.partition(".") for part in what.split(", ")] if what else []
+    table = parts[0][0] if parts else ""
+    return ConstraintViolation(
+        text, kind=kind, table=table, columns=tuple(column for _, _, column in parts)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """The driver's own words without the statement, which may hold the caller's values."""
+    diag = getattr(error, "diag", None)
+    text = getattr(diag, "message_primary", None) or str(error)
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def translated(database: Described) -> Iterator[None]:
+    """Turn what Peewee and the drivers raise into our errors, the original as the cause."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
+        raise translate(error, database) from error
+    except Exception as error:
+        # The drivers are not imported here, and Peewee does not wrap all that they raise.
+        if type(error).__module__.startswith(("psycopg2", "asyncpg")):
+            raise translate(error, database) from error
+        raise

@@ -1,0 +1,351 @@
+"""The pool of connections, the same for PostgreSQL and for SQLite files.
+
+It is Peewee's pool; `PooledConnections` says where it falls short of what a service needs, and why.
+`in_time()` and `watchdog` bound what a driver would wait for without end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import peewee
+from playhouse.pool import PoolConnection, PooledDatabase
+
+from hopper_data.config import DatabaseConfig
+from hopper_data.errors import DatabaseError, PoolTimeout
+
+__all__ = ["PooledConnections", "in_time", "watchdog"]
+
+T = TypeVar("T")
+_LOOK_AGAIN_S = 1.0
+
+
+class PooledConnections(PooledDatabase):
+    """Peewee's pool, extended where our table of guarantees asks for more.
+
+    - Peewee opens and checks connections while it holds two locks, so a server that does not
+      answer makes every thread queue behind the first one. Here a place in the pool is reserved
+      under the lock, and the network is used outside of it.
+    - Idle connections shrink to `pool_size` again; Peewee keeps all that were ever opened. One
+      that somebody waits for is never closed.
+    - The connection that was used last is handed out first, so that spare ones age and go.
+    - An exhausted pool raises `PoolTimeout`, not a ValueError.
+    - A connection that comes back in the middle of a transaction is thrown away; Peewee asks the
+      server to roll back, which may be what does not answer.
+    - A thread with a dead connection gets a new one with its next session. With Peewee it is
+      stuck until it calls `close()`.
+    - A thread that ends without giving its connection back does not take it along.
+    - What was in use when the pool was closed is closed when it comes back.
+    - After a fork the child forgets the connections of its parent.
+    """
+
+    config: DatabaseConfig
+    label: str
+
+    def _prepare_pool(self) -> None:
+        self._opening = 0
+        self._waiting = 0
+        self._orphans: deque[Any] = deque()
+        self._closed_at = 0.0
+        _live.add(self)
+
+    # -- for one thread ---------------------------------------------------------------------------
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        state = self._state
+        if not state.closed:
+            if not reuse_if_open:
+                raise DatabaseError("a connection is already open in this thread")
+            if self.in_transaction() or not self._is_closed(state.conn):
+                return False
+            self.close()
+        connection = self._connect()
+        state.set_connection(connection)
+        state.lease = _Lease(self, connection)
+        return True
+
+    def close(self) -> bool:
+        state = self._state
+        if state.closed:
+            return False
+        if self.in_transaction():
+            raise DatabaseError("a connection cannot be given back inside a transaction")
+        connection = state.conn
+        state.lease.end()
+        state.reset()
+        self._close(connection)
+        return True
+
+    # -- taking -----------------------------------------------------------------------------------
+
+    def _connect(self) -> Any:
+        deadline = time.monotonic() + self.config.pool_timeout_s
+        while True:
+            reserved = self._reserve(deadline)
+            if reserved is None:
+                return self._open_reserved()
+            connection = reserved.connection
+            usable = False
+            try:
+                usable = self._usable(reserved)
+            finally:
+                if not usable:
+                    self._forget(connection)
+            if usable:
+                return connection
+
+    def _reserve(self, deadline: float) -> PoolConnection | None:
+        """An idle connection, marked as taken, or None and a place for a new one."""
+        with self._pool_available:
+            while True:
+                self._take_back_orphans()
+                if self._connections:
+                    created, _, connection = self._connections.pop()
+                    return self._mark(connection, created)
+                if len(self._in_use) + self._opening < self.config.max_connections:
+                    self._opening += 1
+                    return None
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise self._exhausted()
+                self._waiting += 1
+                try:
+                    # Threads that end without giving back cannot wake anybody.
+                    self._pool_available.wait(min(remaining, _LOOK_AGAIN_S))
+                finally:
+                    self._waiting -= 1
+
+    def _exhausted(self) -> PoolTimeout:
+        taken = [entry.checked_out for entry in self._in_use.values()]
+        longest = time.time() - min(taken) if taken else 0.0
+        return PoolTimeout(
+            f"{self.label}: all {self.config.max_connections} connections stayed in use for "
+            f"{self.config.pool_timeout_s:g} s; one has been for {longest:.1f} s"
+        )
+
+    def _mark(self, connection: Any, created: float) -> PoolConnection:
+        entry = PoolConnection(created, connection, time.time())
+        self._in_use[self.conn_key(connection)] = entry
+        return entry
+
+    def _open_reserved(self) -> Any:
+        connection = None
+        try:
+            connection = self._open()
+        finally:
+            with self._pool_available:
+                self._opening -= 1
+                if connection is None:
+                    self._pool_available.notify()
+                else:
+                    self._mark(connection, time.time())
+        return connection
+
+    def _open(self) -> Any:
+        """A new connection of the driver, ready for use."""
+        connection = super(PooledDatabase, self)._connect()
+        if self.server_version is None:
+            self._set_server_version(connection)
+        return connection
+
+    def _usable(self, entry: PoolConnection) -> bool:
+        if self._outlived(entry):
+            return False
+        return not (self.config.pre_ping and self._is_closed(entry.connection))
+
+    def _outlived(self, entry: PoolConnection) -> bool:
+        recycle_s = self.config.recycle_s
+        too_old = bool(recycle_s) and time.time() - entry.timestamp > recycle_s
+        return too_old or entry.timestamp < self._closed_at
+
+    # -- giving back ------------------------------------------------------------------------------
+
+    def _close(self, conn: Any, close_conn: bool = False) -> None:
+        keep = not close_conn and self._can_reuse(conn)
+        with self._pool_available:
+            entry = self._in_use.pop(self.conn_key(conn), None)
+            room = len(self._connections) < self.config.pool_size + self._waiting
+            keep = keep and room and entry is not None and not self._outlived(entry)
+            if keep:
+                self._heap_counter += 1
+                self._connections.append((entry.timestamp, self._heap_counter, conn))
+            self._pool_available.notify()
+        if not keep:
+            self._close_raw(conn)
+
+    def _forget(self, connection: Any) -> None:
+        self._close(connection, close_conn=True)
+
+    def _take_back_orphans(self) -> None:
+        while self._orphans:
+            self._close(self._orphans.popleft())
+
+    def pool_status(self) -> dict[str, int]:
+        """How many connections are in use and idle, and how many there may be."""
+        with self._pool_lock:
+            self._take_back_orphans()
+            return {
+                "in_use": len(self._in_use) + self._opening,
+                "idle": len(self._connections),
+                "max": self.config.max_connections,
+            }
+
+    def close_pool(self) -> None:
+        """Close this thread's connection and the idle ones; the others when they come back."""
+        if not self.in_transaction():
+            self.close()
+        with self._pool_lock:
+            self._closed_at = time.time()
+            self._take_back_orphans()
+        self.close_idle()
+
+    def _after_fork(self) -> None:
+        # The parent goes on using its sockets and files; closing them here would disturb it.
+        _inherited.append((self._connections, self._in_use, self._orphans, self._state))
+        self._pool_lock = threading.RLock()
+        self._pool_available = threading.Condition(self._pool_lock)
+        self._connections, self._in_use = [], {}
+        self._opening = self._waiting = 0
+        self._orphans = deque()
+        self._state = peewee._ConnectionLocal()
+        self._lock = threading.Lock()
+
+
+class _Lease:
+    """Lives in the state of a thread, and dies with it."""
+
+    def __init__(self, pool: PooledConnections, connection: Any) -> None:
+        self._pool = weakref.ref(pool)
+        self._connection = connection
+
+    def end(self) -> None:
+        """The connection was given back in time."""
+        self._connection = None
+
+    def __del__(self) -> None:
+        # May run anywhere, in a thread that holds the pool's lock too: it only leaves a note.
+        pool = self._pool()
+        if pool is not None and self._connection is not None:
+            pool._orphans.append(self._connection)
+
+
+_inherited: list[Any] = []
+_live: weakref.WeakSet[PooledConnections] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    watchdog.__init__()  # type: ignore[misc]
+    for database in list(_live):
+        database._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+# -- what takes too long --------------------------------------------------------------------------
+
+
+def in_time(seconds: float, connect: Callable[[], T], close: Callable[[T], object]) -> T:
+    """What `connect()` gives, or a TimeoutError; what it gives later is closed. 0 is no limit.
+
+    libpq has a limit of its own, but one for each address that a name stands for, in whole seconds
+    from 2 up, and none for finding the addresses.
+    """
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            connection = connect()
+        except BaseException as error:  # noqa: BLE001  # goes to the thread that waits
+            if result.set_running_or_notify_cancel():
+                result.set_exception(error)
+        else:
+            if result.set_running_or_notify_cancel():
+                result.set_result(connection)
+            else:
+                close(connection)
+
+    threading.Thread(target=work, name="hopper_data connecting", daemon=True).start()
+    try:
+        return result.result(seconds or None)
+    except BaseException:
+        if result.cancel() or not result.done():
+            raise
+        # The driver's own error, or a connection that came at the last moment.
+        return result.result()
+
+
+class _Call:
+    """A call of a driver that is under way on the socket with a number."""
+
+    __slots__ = ("deadline", "overdue", "socket_number")
+
+    def __init__(self, socket_number: int, deadline: float) -> None:
+        self.socket_number = socket_number
+        self.deadline = deadline
+        self.overdue = False
+
+
+class Watchdog:
+    """Ends calls that a server leaves without an answer.
+
+    libpq has no limit for a statement. While there are calls, a thread looks after them and shuts
+    the socket of one that is overdue, which then fails as on a connection that was lost.
+    """
+
+    _TICK_S = 0.05
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: set[_Call] = set()
+        self._running = False
+
+    @contextmanager
+    def watch(self, socket_number: int, seconds: float) -> Iterator[_Call]:
+        """Watch over the calls inside a `with` block; `overdue` says that they were ended."""
+        call = _Call(socket_number, time.monotonic() + seconds)
+        with self._lock:
+            self._calls.add(call)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="hopper_data watchdog", daemon=True).start()
+        try:
+            yield call
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._TICK_S)
+            with self._lock:
+                if not self._calls:
+                    self._running = False
+                    return
+                now = time.monotonic()
+                for call in self._calls:
+                    if call.deadline <= now and not call.overdue:
+                        call.overdue = True
+                        _shut(call.socket_number)
+
+
+def _shut(number: int) -> None:
+    with suppress(OSError):
+        opened = socket.socket(fileno=number)
+        try:
+            opened.shutdown(socket.SHUT_RDWR)
+        finally:
+            opened.detach()
+
+
+watchdog = Watchdog()
