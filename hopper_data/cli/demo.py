@@ -1,0 +1,233 @@
+"""The command that shows everything at work on a SQLite file: demo."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hopper_data.cli.data import project_table
+from hopper_data.cli.demonstration import Carried, Worker, route_unrouted, work
+from hopper_data.cli.options import common_options, settings
+from hopper_data.cli.output import Column, cell, console, show, table
+from hopper_data.config import build_database_url
+from hopper_data.database import Database
+from hopper_data.maintenance import analyze_task_statistics
+from hopper_data.migrations import get_schema_version, migrate
+from hopper_data.routing.models import RoutingDecision, Task
+from hopper_data.routing.repositories import TaskFeedbackRepository, TaskRepository
+from hopper_data.routing.vocabulary import TaskStatus
+from hopper_data.seeding import seed_database
+from hopper_data.session import open_session
+
+__all__ = ["demo_command"]
+
+_WORKERS = (Worker("ada"), Worker("brook", fails_at=4))
+_QUEUE_LENGTH = 10
+_SURE = 0.8
+
+
+@click.command("demo")
+@click.option(
+    "--database",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Use this SQLite file, and keep it.",
+)
+@common_options
+def demo_command(path: Path | None) -> None:
+    """Show everything at work, on a SQLite file and without a server.
+
+    Makes the tables, loads the sample data, routes the tasks that have no project by their
+    capabilities, and lets two workers carry some through. The file lies in a temporary folder and
+    goes away afterwards, unless --database names one.
+    """
+    options = settings()
+    if options.url:
+        raise click.UsageError("demo works on a SQLite file of its own: name it by --database PATH")
+    start = time.perf_counter()
+    with _file(path) as file:
+        options.url = build_database_url("sqlite", database=str(file))
+        with options.database(must_exist=False) as database:
+            data = _run(database)
+    data["seconds"] = round(time.perf_counter() - start, 2)
+    data["kept"] = str(path) if path else None
+    show(_json_ready(data), lambda: _draw(data))
+
+
+@contextmanager
+def _file(path: Path | None) -> Iterator[Path]:
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hopper-demo-") as folder:
+        yield Path(folder) / "hopper.db"
+
+
+def _run(database: Database) -> dict[str, Any]:
+    migrations = migrate(database=database)
+    loaded = seed_database(database)
+    decisions, left = route_unrouted(database)
+    carried = work(database, _WORKERS)
+    with open_session(database, read_only=True) as session:
+        tasks = TaskRepository(session)
+        queue = [(task, tasks.get_blocking_tasks(task.id)) for task in tasks.get_pending_tasks()]
+        titles = {
+            task.id: task.title
+            for task in tasks.filter({"id__in": [decision.task_id for decision in decisions]})
+        }
+        accuracy = TaskFeedbackRepository(session).get_routing_accuracy()
+    return {
+        "database": database.label,
+        "migrations": migrations,
+        "schema_version": get_schema_version(database),
+        "loaded": loaded,
+        "decisions": decisions,
+        "titles": titles,
+        "unroutable": left,
+        "work": carried,
+        "queue": queue,
+        "projects": analyze_task_statistics(database),
+        "accuracy": accuracy,
+    }
+
+
+def _json_ready(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in data.items() if key != "titles"},
+        "decisions": [decision.to_dict() for decision in data["decisions"]],
+        "unroutable": [task.to_dict() for task in data["unroutable"]],
+        "work": [asdict(carried) for carried in data["work"]],
+        "queue": [
+            {**task.to_dict(), "blocked_by": [other.id for other in blockers]}
+            for task, blockers in data["queue"]
+        ],
+    }
+
+
+# -- for people -----------------------------------------------------------------------------------
+
+
+def _draw(data: dict[str, Any]) -> None:
+    screen = console()
+    for line in _story(data):
+        screen.print(line)
+    for part in (
+        _decision_table(data["decisions"], data["titles"]),
+        _work_table(data["work"]),
+        _queue_table(data["queue"]),
+        project_table(data["projects"]),
+    ):
+        screen.print()
+        screen.print(part)
+    screen.print()
+    screen.print(_ending(data))
+
+
+def _story(data: dict[str, Any]) -> list[Any]:
+    added = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in data["loaded"].items() if count
+    )
+    done = sum(item.status is TaskStatus.COMPLETED for item in data["work"])
+    failed = len(data["work"]) - done
+    steps = {
+        "Migrated": data["schema_version"],
+        "Loaded": added or "nothing: the sample data was there already",
+        "Routed": f"{len(data['decisions'])} tasks to projects that can do them"
+        + _unroutable(data["unroutable"]),
+        "Worked": f"two workers completed {done} tasks, {failed} failed",
+    }
+    from rich.text import Text
+
+    return [
+        Text.assemble(("✓ ", "green"), (f"{name:<9}", "bold"), cell(text))
+        for name, text in steps.items()
+    ]
+
+
+def _unroutable(tasks: list[Task]) -> str:
+    if not tasks:
+        return ""
+    lacking = ", ".join(" + ".join(task.required_capabilities or []) for task in tasks)
+    return f"; {len(tasks)} stay, for nobody has {lacking}"
+
+
+def _decision_table(decisions: list[RoutingDecision], titles: dict[str, str]) -> Any:
+    columns = [
+        Column("Task"),
+        Column("Title", wraps=True),
+        Column("Goes to"),
+        Column("Sure", numeric=True),
+        Column("Because it", wraps=True),
+    ]
+    rows = [
+        [
+            decision.task_id,
+            titles[decision.task_id],
+            cell(decision.project, "cyan"),
+            _sureness(decision.confidence or 0.0),
+            decision.reasoning,
+        ]
+        for decision in decisions
+    ]
+    return table(columns, rows, title="Routing decisions")
+
+
+def _sureness(confidence: float) -> Any:
+    return cell(f"{confidence:.0%}", "green" if confidence > _SURE else "yellow")
+
+
+def _work_table(work: list[Carried]) -> Any:
+    columns = [
+        Column("Worker"),
+        Column("Task"),
+        Column("Title", wraps=True),
+        Column("Project"),
+        Column("Ended as"),
+    ]
+    rows = [
+        [item.worker, item.task_id, item.title, cell(item.project, "cyan"), str(item.status)]
+        for item in work
+    ]
+    return table(columns, rows, title="Work done, in the order it ended")
+
+
+def _queue_table(queue: list[tuple[Task, list[Task]]]) -> Any:
+    columns = [
+        Column("Priority"),
+        Column("Task"),
+        Column("Title", wraps=True),
+        Column("Project"),
+        Column("Waits for"),
+    ]
+    rows = [
+        [
+            str(task.priority),
+            task.id,
+            task.title,
+            cell(task.project, "cyan") if task.project else cell("(none yet)", "dim"),
+            ", ".join(other.id for other in blockers) or cell("ready", "green"),
+        ]
+        for task, blockers in queue[:_QUEUE_LENGTH]
+    ]
+    title = f"The queue: {len(queue)} pending tasks, the most urgent first"
+    if len(queue) > _QUEUE_LENGTH:
+        title = f"The queue: {_QUEUE_LENGTH} of {len(queue)} pending tasks, the most urgent first"
+    return table(columns, rows, title=title)
+
+
+def _ending(data: dict[str, Any]) -> Any:
+    overall = data["accuracy"]["overall"]
+    rated = f"{overall['good']} of {overall['rated']} rated tasks were called a good match. "
+    if data["kept"]:
+        hint = f"Look on: hopper-data stats --url sqlite:///{data['kept']}"
+    else:
+        hint = "Keep the file next time: hopper-data demo --database demo.db"
+    return cell(f"{rated}All this took {data['seconds']:.1f} s.\n{hint}", "")
