@@ -382,7 +382,8 @@ def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) ->
             raise ValidationError(
                 f"order_by {public_name(field)!r}: JSON documents have no order", "order_by"
             )
-        if field not in [key.field for key in keys]:
+        # By name: two fields that are compared make an expression, which is always true.
+        if field.name not in [key.field.name for key in keys]:
             keys.append(OrderKey(field, name.startswith("-")))
     named = {key.field.name for key in keys}
     keys.extend(
