@@ -1,7 +1,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format docs bench clean
+.PHONY: help demo test check format docs async bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,6 +22,9 @@ format: $(VENV)/ready ## format the code, and mend what ruff can mend
 
 docs: $(VENV)/ready ## write docs/schema.md from the models
 	$(BIN)/python docs/generate_schema.py
+
+async: $(VENV)/ready ## write the asynchronous faces of the repositories from their source
+	$(BIN)/python -m tools.async_faces
 
 bench: $(VENV)/ready ## measure speed; see benchmarks/
 	$(BIN)/python -m benchmarks

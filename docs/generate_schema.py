@@ -66,8 +66,7 @@ class Dialect:
 
     def table(self, model: type[BaseModel]) -> str:
         """The name of a model's table."""
-        with using(self.database):
-            return table_name(model).replace('"', "")
+        return table_name(model, self.database).replace('"', "")
 
     def type(self, field: Any) -> str:
         """The type of a column."""
@@ -86,12 +85,8 @@ class Dialect:
             statements += self.extras(model)
         found = {}
         for statement in statements:
-            match = re.match(
-                r"CREATE (?P<unique>UNIQUE )?INDEX (?:IF NOT EXISTS )?(?P<name>\S+) ON (?P<on>\S+)"
-                r"(?: USING (?P<method>\w+))? ?(?P<rest>.*)",
-                statement.replace('"', ""),
-            )
-            if match and match["on"] in (self.table(model), model._meta.table_name):
+            match = _INDEX.match(statement.replace('"', ""))
+            if match and match["on"] == self.table(model):
                 method = "" if match["method"] in (None, "btree") else f"{match['method']} "
                 unique = "unique " if match["unique"] else ""
                 found[match["name"]] = f"{unique}{method}{match['rest']}"
@@ -104,6 +99,12 @@ class Dialect:
             for item in model._meta.objects
             for statement in item.create(self.name)
         ]
+
+
+_INDEX = re.compile(
+    r"CREATE (?P<unique>UNIQUE )?INDEX (?:IF NOT EXISTS )?(?P<name>\S+) ON (?P<on>\S+)"
+    r"(?: USING (?P<method>\w+))? ?(?P<rest>.*)"
+)
 
 
 def one_line(sql: str) -> str:
@@ -302,7 +303,7 @@ def beside(model: type[BaseModel], dialects: tuple[Dialect, Dialect]) -> Iterato
     """Tables, triggers, functions and columns that only the database knows of."""
     for dialect in dialects:
         for statement in dialect.extras(model):
-            thing = described(statement)
+            thing = described(statement, dialect.table(model))
             if thing:
                 yield f"{backend_name(dialect)}: {thing}"
 
@@ -313,13 +314,16 @@ _MADE = re.compile(
 )
 
 
-def described(statement: str) -> str | None:
-    """What a statement makes, in words; None for an index, which has its own list."""
+def described(statement: str, table: str) -> str | None:
+    """What a statement makes, in words; None for an index of `table`, which has its own list."""
     text = statement.replace('"', "").replace("IF NOT EXISTS ", "")
     text = text.replace("( ", "(").replace(" )", ")")
     column = re.match(r"ALTER TABLE (\S+) ADD COLUMN (\S+) (\S+)( GENERATED)?", text)
     if column:
         return f"{'generated ' if column[4] else ''}column `{column[2]}` (`{column[3]}`)"
+    index = _INDEX.match(text)
+    if index and index["on"] != table:
+        return f"index `{index['name']}` on {index['on']} `{index['rest']}`"
     made = _MADE.match(text)
     if made is None:
         return None

@@ -176,3 +176,10 @@ def test_every_command_that_is_named_exists(path: Path) -> None:
 
     named = set(re.findall(r"hopper-data ([a-z]+)", path.read_text()))
     assert named <= set(main.commands), named - set(main.commands)
+
+
+def test_the_guide_tells_of_every_command() -> None:
+    from hopper_data.cli.main import main
+
+    told = re.findall(r"^\| `hopper-data ([a-z]+)", (ROOT / "docs" / "usage.md").read_text(), re.M)
+    assert told == list(main.commands)
