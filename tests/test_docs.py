@@ -103,9 +103,7 @@ def guided(database: Database, guide_folder: Path) -> Iterator[Database]:
     yield database
 
 
-def test_the_migrations_of_the_guide_do_what_they_say(
-    guided: Database, guide_folder: Path
-) -> None:
+def test_the_migrations_of_the_guide_do_what_they_say(guided: Database, guide_folder: Path) -> None:
     with open_session(guided) as session:
         assert session.execute("SELECT estimate_min FROM tasks") == [(5,)]
         session.execute("UPDATE hopper_instances SET status = 'draining' WHERE id = 'child'")
@@ -149,9 +147,10 @@ def test_the_readme_has_two_commands_of_one_line() -> None:
     demo, tests = commands
     assert demo.endswith(".venv/bin/hopper-data demo\n")
     # .ci/run starts this line, and `make test` the same.
-    assert tests.split(" && ")[-1].strip().replace(".venv/bin", "$(BIN)") in (
-        ROOT / "Makefile"
-    ).read_text()
+    assert (
+        tests.split(" && ")[-1].strip().replace(".venv/bin", "$(BIN)")
+        in (ROOT / "Makefile").read_text()
+    )
     assert "grep --max-count=1 '/bin/pytest' README.md" in (ROOT / ".ci" / "run").read_text()
 
 

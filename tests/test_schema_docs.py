@@ -67,9 +67,7 @@ def test_statements_are_told_in_words(statement: str, words: str | None) -> None
     assert described(statement, "b") == words
 
 
-def test_a_stale_page_is_found_and_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_page_is_found_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = tmp_path / "schema.md"
     monkeypatch.setattr("docs.generate_schema.FILE", stale)
     assert main(["--check"]) == 1
