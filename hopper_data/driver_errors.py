@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import peewee
 
@@ -189,15 +189,46 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def translated(database: Described) -> Iterator[None]:
-    """Turn what Peewee and the drivers raise into our errors, the original as the cause."""
+    """Turn what Peewee and the drivers raise into our errors, the original as the cause.
+
+    The cause keeps its class and its code, and of its text the first line alone.
+    """
     try:
         yield
     except DatabaseError:
         raise
-    except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-        raise translate(error, database) from error
     except Exception as error:
         # The drivers are not imported here, and Peewee does not wrap all that they raise.
-        if type(error).__module__.startswith(("psycopg2", "asyncpg")):
-            raise translate(error, database) from error
-        raise
+        ours = isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError)
+        if not ours and not type(error).__module__.startswith(("psycopg2", "asyncpg")):
+            raise
+        failure = translate(error, database)
+        raise failure from without_values(error)
+
+
+def without_values(error: Any) -> BaseException:
+    """`error` of a driver, or of Peewee around one, with no more than its first line.
+
+    What follows there is a statement with its values, or a whole row, such as one that a
+    constraint refuses. It may hold credentials, and errors are logged.
+    """
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, sqlite3.Error | OSError):
+        return error  # type: ignore[no-any-return]  # these name columns and files
+    text = _first_line(original)
+    plain: Any = type(original)(text)
+    state = getattr(original, "pgcode", None)
+    if state:
+        plain.__setstate__({"pgcode": state})  # as psycopg2 does for a copy
+    if original is not error:
+        error.orig, error.args = plain, (text,)
+        error.__cause__ = error.__context__ = plain
+        return error  # type: ignore[no-any-return]
+    # It stays in the chain of contexts.
+    error.args = (text,)
+    if state:
+        error.__setstate__({"pgcode": state, "pgerror": text, "cursor": None})
+    for name in ("detail", "context", "internal_query"):
+        if name in vars(error):
+            setattr(error, name, None)
+    return plain  # type: ignore[no-any-return]

@@ -170,17 +170,24 @@ class PooledConnections(PooledDatabase):
     # -- giving back ------------------------------------------------------------------------------
 
     def _close(self, conn: Any, close_conn: bool = False) -> None:
+        key = self.conn_key(conn)
         keep = not close_conn and self._can_reuse(conn)
         with self._pool_available:
-            entry = self._in_use.pop(self.conn_key(conn), None)
+            entry = self._in_use.get(key)
             room = len(self._connections) < self.config.pool_size + self._waiting
-            keep = keep and room and entry is not None and not self._outlived(entry)
-            if keep:
+            if keep and room and entry is not None and not self._outlived(entry):
+                del self._in_use[key]
                 self._heap_counter += 1
                 self._connections.append((entry.timestamp, self._heap_counter, conn))
-            self._pool_available.notify()
-        if not keep:
+                self._pool_available.notify()
+                return
+        try:
+            # Before its place is free, or the server would see one too many.
             self._close_raw(conn)
+        finally:
+            with self._pool_available:
+                self._in_use.pop(key, None)
+                self._pool_available.notify()
 
     def _forget(self, connection: Any) -> None:
         self._close(connection, close_conn=True)
@@ -243,7 +250,7 @@ _live: weakref.WeakSet[PooledConnections] = weakref.WeakSet()
 
 
 def _forget_after_fork() -> None:
-    watchdog.__init__()  # type: ignore[misc]
+    watchdog.forget()
     for database in list(_live):
         database._after_fork()
 
@@ -278,11 +285,14 @@ def in_time(seconds: float, connect: Callable[[], T], close: Callable[[T], objec
     threading.Thread(target=work, name="hopper_data connecting", daemon=True).start()
     try:
         return result.result(seconds or None)
-    except BaseException:
-        if result.cancel() or not result.done():
+    except TimeoutError:
+        if result.cancel():
             raise
-        # The driver's own error, or a connection that came at the last moment.
-        return result.result()
+        return result.result()  # it came at the last moment
+    except BaseException:
+        if not result.cancel() and result.exception() is None:
+            close(result.result())
+        raise
 
 
 class _Call:
@@ -306,6 +316,10 @@ class Watchdog:
     _TICK_S = 0.05
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as in the child after a fork."""
         self._lock = threading.Lock()
         self._calls: set[_Call] = set()
         self._running = False
