@@ -189,7 +189,13 @@ def _fold(character: str) -> str:
     return character
 
 
-_CASED = (*range(0xB5, 0x250), *range(0x370, 0x530), *range(0x531, 0x557), *range(0x1E00, 0x2000))
+_CASED = (
+    *range(0xB5, 0x250),
+    0x345,
+    *range(0x370, 0x530),
+    *range(0x531, 0x557),
+    *range(0x1E00, 0x2000),
+)
 
 
 def fold_pairs(*, lowercase: bool) -> tuple[str, str]:

@@ -19,6 +19,7 @@ __all__ = ["TaskRepository"]
 
 _NEWEST = "-created_at"
 _QUEUE = "-priority,created_at"
+_NOTHING = SQL("1 = 0")
 
 
 class TaskRepository(AcyclicRepository[Task]):
@@ -81,9 +82,7 @@ class TaskRepository(AcyclicRepository[Task]):
         Task.tags.comparable(wanted)
         if match not in ("all", "any"):
             raise ValidationError(f"match is {match!r}; it must be 'all' or 'any'", "match")
-        if not wanted:
-            return self._list(self._select(), skip, 0)
-        term = self._tag_term(sorted(set(wanted)), match)
+        term = self._tag_term(sorted(set(wanted)), match) if wanted else _NOTHING
         return self._find(term, order_by=_NEWEST, skip=skip, limit=limit)
 
     def _tag_term(self, tags: list[str], match: str) -> Any:
@@ -118,9 +117,7 @@ class TaskRepository(AcyclicRepository[Task]):
             raise ValidationError(f"query is {shorten(query)}; it must be a text", "query")
         parsed = parse_search(query)
         base = self._filtered(self._select(), filters)
-        if not parsed:
-            return self._list(base, skip, 0)
-        found = self._matching(base, parsed)
+        found = self._matching(base, parsed) if parsed else base.where(_NOTHING)
         return self._list(found, skip, limit)
 
     def _matching(self, base: Any, query: SearchQuery) -> Any:
