@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import click
 
 from hopper_data.cli.options import common_options, settings
-from hopper_data.cli.output import Column, console, progress, show, table
+from hopper_data.cli.output import Column, console, print_table, progress, show, table
 from hopper_data.database import Database
 from hopper_data.errors import DatabaseError, ValidationError
 from hopper_data.maintenance import (
@@ -27,7 +27,7 @@ from hopper_data.transfer import export_tasks, import_tasks
 __all__ = [
     "export_command",
     "import_command",
-    "project_table",
+    "print_projects",
     "reset_command",
     "seed_command",
     "stats_command",
@@ -184,18 +184,17 @@ def stats_command() -> None:
 
 
 def _print_statistics(data: dict[str, Any]) -> None:
-    screen = console()
-    rows = list(data["row_counts"].items())
     columns = [Column("Table"), Column("Rows", numeric=True)]
-    screen.print(table(columns, rows, title=data["url"]))
+    rows = [*data["row_counts"].items(), ("all", data["total_rows"])]
+    print_table(f"Rows in {data['url']}", table(columns, rows))
     if data["projects"]:
-        screen.print(project_table(data["projects"]))
+        print_projects(data["projects"])
     routing = data["routing"]
     if routing["total_decisions"]:
-        screen.print(_strategy_table(routing))
+        _print_routing(routing)
 
 
-def project_table(projects: list[dict[str, Any]]) -> Any:
+def print_projects(projects: list[dict[str, Any]]) -> None:
     """How the tasks stand, a line for each project, the busiest ones where there are many."""
     busy = sorted(projects, key=lambda entry: -entry["total_tasks"])[:_SHOWN_PROJECTS]
     shown = [entry for entry in projects if entry in busy]
@@ -207,7 +206,7 @@ def project_table(projects: list[dict[str, Any]]) -> Any:
         "Failed": ("failed",),
         "Cancelled": ("cancelled",),
     }
-    columns = [Column("Project"), Column("Tasks", numeric=True, style="bold")]
+    columns = [Column("Project", narrows="cut"), Column("Tasks", numeric=True, style="bold")]
     columns += [Column(name, numeric=True) for name in states]
     rows = [
         [
@@ -219,10 +218,10 @@ def project_table(projects: list[dict[str, Any]]) -> Any:
     ]
     more = len(projects) - len(shown)
     title = f"Tasks by project, without {more:,} smaller ones" if more else "Tasks by project"
-    return table(columns, rows, title=title)
+    print_table(title, table(columns, rows))
 
 
-def _strategy_table(routing: dict[str, Any]) -> Any:
+def _print_routing(routing: dict[str, Any]) -> None:
     columns = [
         Column("Decided by"),
         Column("Decisions", numeric=True),
@@ -235,7 +234,7 @@ def _strategy_table(routing: dict[str, Any]) -> Any:
     ]
     rate = routing["good_match_rate"]
     title = "Routing" if rate is None else f"Routing: {rate:.0%} called a good match"
-    return table(columns, rows, title=title)
+    print_table(title, table(columns, rows))
 
 
 def _share(value: float | None) -> str | None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from hopper_data.cli.data import project_table
+from hopper_data.cli.data import print_projects
 from hopper_data.cli.demonstration import Carried, Worker, route_unrouted, work
 from hopper_data.cli.options import common_options, settings
-from hopper_data.cli.output import Column, cell, console, show, table
+from hopper_data.cli.output import Column, cell, console, details, print_table, show, table
 from hopper_data.config import build_database_url
 from hopper_data.database import Database
 from hopper_data.maintenance import analyze_task_statistics
@@ -31,6 +31,14 @@ __all__ = ["demo_command"]
 _WORKERS = (Worker("ada"), Worker("brook", fails_at=4))
 _QUEUE_LENGTH = 10
 _SURE = 0.8
+_WORDS = {
+    "projects": "projects",
+    "hopper_instances": "instances",
+    "tasks": "tasks",
+    "routing_decisions": "decisions",
+    "task_feedback": "notes of feedback",
+    "external_mappings": "links to issues",
+}
 
 
 @click.command("demo")
@@ -78,7 +86,11 @@ def _run(database: Database) -> dict[str, Any]:
     carried = work(database, _WORKERS)
     with open_session(database, read_only=True) as session:
         tasks = TaskRepository(session)
-        queue = [(task, tasks.get_blocking_tasks(task.id)) for task in tasks.get_pending_tasks()]
+        queue = [
+            (task, tasks.get_blocking_tasks(task.id))
+            for task in tasks.get_pending_tasks(limit=_QUEUE_LENGTH)
+        ]
+        pending = tasks.count({"status": TaskStatus.PENDING})
         titles = {
             task.id: task.title
             for task in tasks.filter({"id__in": [decision.task_id for decision in decisions]})
@@ -94,6 +106,7 @@ def _run(database: Database) -> dict[str, Any]:
         "unroutable": left,
         "work": carried,
         "queue": queue,
+        "pending": pending,
         "projects": analyze_task_statistics(database),
         "accuracy": accuracy,
     }
@@ -116,56 +129,54 @@ def _json_ready(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw(data: dict[str, Any]) -> None:
-    screen = console()
-    for line in _story(data):
-        screen.print(line)
-    for part in (
-        _decision_table(data["decisions"], data["titles"]),
-        _work_table(data["work"]),
-        _queue_table(data["queue"]),
-        project_table(data["projects"]),
-    ):
-        screen.print()
-        screen.print(part)
-    screen.print()
-    screen.print(_ending(data))
-
-
-def _story(data: dict[str, Any]) -> list[Any]:
-    added = ", ".join(
-        f"{count} {name.replace('_', ' ')}" for name, count in data["loaded"].items() if count
+    _print_story(data)
+    if data["decisions"]:
+        _print_decisions(data["decisions"], data["titles"])
+    if data["work"]:
+        _print_work(data["work"])
+    if data["queue"]:
+        _print_queue(data["queue"], data["pending"])
+    print_projects(data["projects"])
+    overall = data["accuracy"]["overall"]
+    click.echo(
+        f"\n{overall['good']} of {overall['rated']} rated tasks were called a good match. "
+        f"All of this took {data['seconds']:.1f} s."
     )
+    if data["kept"]:
+        click.echo(f"Look on: hopper-data stats --url {data['database']}")
+    else:
+        click.echo("Keep the file next time: hopper-data demo --database demo.db")
+
+
+def _print_story(data: dict[str, Any]) -> None:
+    added = ", ".join(f"{count} {_WORDS[name]}" for name, count in data["loaded"].items() if count)
     done = sum(item.status is TaskStatus.COMPLETED for item in data["work"])
     failed = len(data["work"]) - done
+    count = len(data["decisions"])
+    routed = f"{count} tasks to projects that can do them" if count else "nothing new"
     steps = {
-        "Migrated": data["schema_version"],
-        "Loaded": added or "nothing: the sample data was there already",
-        "Routed": f"{len(data['decisions'])} tasks to projects that can do them"
-        + _unroutable(data["unroutable"]),
+        "Migrated": f"to {data['schema_version']}",
+        "Loaded": added or "nothing: the sample data is there already",
+        "Routed": routed + _unroutable(data["unroutable"]),
         "Worked": f"two workers completed {done} tasks, {failed} failed",
     }
-    from rich.text import Text
-
-    return [
-        Text.assemble(("✓ ", "green"), (f"{name:<9}", "bold"), cell(text))
-        for name, text in steps.items()
-    ]
+    console().print(details(steps))
 
 
 def _unroutable(tasks: list[Task]) -> str:
     if not tasks:
         return ""
-    lacking = ", ".join(" + ".join(task.required_capabilities or []) for task in tasks)
-    return f"; {len(tasks)} stay, for nobody has {lacking}"
+    lacking = ", or ".join(" and ".join(task.required_capabilities or []) for task in tasks)
+    return f"; {len(tasks)} wait for a project with {lacking}"
 
 
-def _decision_table(decisions: list[RoutingDecision], titles: dict[str, str]) -> Any:
+def _print_decisions(decisions: list[RoutingDecision], titles: dict[str, str]) -> None:
     columns = [
         Column("Task"),
-        Column("Title", wraps=True),
+        Column("Title", narrows="cut"),
         Column("Goes to"),
         Column("Sure", numeric=True),
-        Column("Because it", wraps=True),
+        Column("Because it is", narrows="wrap"),
     ]
     rows = [
         [
@@ -177,18 +188,18 @@ def _decision_table(decisions: list[RoutingDecision], titles: dict[str, str]) ->
         ]
         for decision in decisions
     ]
-    return table(columns, rows, title="Routing decisions")
+    print_table("Routing decisions", table(columns, rows))
 
 
 def _sureness(confidence: float) -> Any:
     return cell(f"{confidence:.0%}", "green" if confidence > _SURE else "yellow")
 
 
-def _work_table(work: list[Carried]) -> Any:
+def _print_work(work: list[Carried]) -> None:
     columns = [
         Column("Worker"),
         Column("Task"),
-        Column("Title", wraps=True),
+        Column("Title", narrows="cut"),
         Column("Project"),
         Column("Ended as"),
     ]
@@ -196,14 +207,14 @@ def _work_table(work: list[Carried]) -> Any:
         [item.worker, item.task_id, item.title, cell(item.project, "cyan"), str(item.status)]
         for item in work
     ]
-    return table(columns, rows, title="Work done, in the order it ended")
+    print_table("Work done, in the order in which it ended", table(columns, rows))
 
 
-def _queue_table(queue: list[tuple[Task, list[Task]]]) -> Any:
+def _print_queue(queue: list[tuple[Task, list[Task]]], pending: int) -> None:
     columns = [
         Column("Priority"),
         Column("Task"),
-        Column("Title", wraps=True),
+        Column("Title", narrows="cut"),
         Column("Project"),
         Column("Waits for"),
     ]
@@ -213,21 +224,17 @@ def _queue_table(queue: list[tuple[Task, list[Task]]]) -> Any:
             task.id,
             task.title,
             cell(task.project, "cyan") if task.project else cell("(none yet)", "dim"),
-            ", ".join(other.id for other in blockers) or cell("ready", "green"),
+            _waits_for(task, blockers),
         ]
-        for task, blockers in queue[:_QUEUE_LENGTH]
+        for task, blockers in queue
     ]
-    title = f"The queue: {len(queue)} pending tasks, the most urgent first"
-    if len(queue) > _QUEUE_LENGTH:
-        title = f"The queue: {_QUEUE_LENGTH} of {len(queue)} pending tasks, the most urgent first"
-    return table(columns, rows, title=title)
+    title = f"The queue: {pending:,} pending tasks, the most urgent first"
+    if len(queue) < pending:
+        title = f"The queue: the {len(queue)} most urgent of {pending:,} pending tasks"
+    print_table(title, table(columns, rows))
 
 
-def _ending(data: dict[str, Any]) -> Any:
-    overall = data["accuracy"]["overall"]
-    rated = f"{overall['good']} of {overall['rated']} rated tasks were called a good match. "
-    if data["kept"]:
-        hint = f"Look on: hopper-data stats --url sqlite:///{data['kept']}"
-    else:
-        hint = "Keep the file next time: hopper-data demo --database demo.db"
-    return cell(f"{rated}All this took {data['seconds']:.1f} s.\n{hint}", "")
+def _waits_for(task: Task, blockers: list[Task]) -> Any:
+    if blockers:
+        return ", ".join(other.id for other in blockers)
+    return cell("a worker", "green") if task.project else "a project"

@@ -28,14 +28,14 @@ _DOUBT = 0.18
 
 
 def route_unrouted(database: Database) -> tuple[list[RoutingDecision], list[Task]]:
-    """Send each unrouted task to a project that has every capability it requires.
+    """Send unrouted tasks, the newest hundred, to projects with every capability they require.
 
     The decisions in the order of the tasks, and the tasks that no project can do.
     """
     decisions: list[RoutingDecision] = []
     left: list[Task] = []
     with open_session(database) as session:
-        for task in reversed(TaskRepository(session).get_unassigned_tasks()):
+        for task in reversed(TaskRepository(session).get_unassigned_tasks(limit=_LOOKED_AT)):
             decision = _route(session, task)
             if decision is None:
                 left.append(task)
@@ -72,10 +72,10 @@ def _open_tasks(projects: ProjectRepository, project: Project) -> int:
 
 
 def _reason(wanted: Sequence[str], others: Sequence[str]) -> str:
-    skills = " and ".join(wanted) or "what it takes"
+    skills = " and ".join(wanted) or "time"
     if not others:
-        return f"alone has {skills}"
-    return f"has {skills}, and fewer open tasks than {' or '.join(others)}"
+        return f"the only one with {skills}"
+    return f"the least busy of {len(others) + 1} with {skills}"
 
 
 @dataclass(frozen=True)

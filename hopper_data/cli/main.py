@@ -83,7 +83,7 @@ def _report(error: Exception) -> int:
         _forget_output()
         return FAILURE
     if isinstance(error, click.UsageError):
-        return _fail(f"{error.format_message()}{_help_hint(error.ctx)}", WRONG_USE)
+        return _fail(f"{error.format_message().rstrip('.')}{_help_hint(error.ctx)}", WRONG_USE)
     if isinstance(error, click.ClickException):
         return _fail(error.format_message(), FAILURE)
     if isinstance(error, ValidationError):

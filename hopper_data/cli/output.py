@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -19,8 +19,20 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["Column", "cell", "console", "details", "moment", "progress", "show", "size", "table"]
+__all__ = [
+    "Column",
+    "cell",
+    "console",
+    "details",
+    "moment",
+    "print_table",
+    "progress",
+    "show",
+    "size",
+    "table",
+]
 
+_NARROWEST = 12
 _STYLES = {
     "pending": "yellow",
     "claimed": "cyan",
@@ -71,42 +83,58 @@ def _visible(character: str) -> bool:
 
 
 class Column(NamedTuple):
-    """A column of a table. `wraps` lets its cells take several lines where it is narrow."""
+    """A column of a table.
+
+    `narrows` is how its cells make do with less room than they need: "cut" short, or on several
+    lines ("wrap"). Without it they have the room that they need.
+    """
 
     title: str
     numeric: bool = False
-    wraps: bool = False
+    narrows: Literal["cut", "wrap"] | None = None
     style: str | None = None
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
-    """Rows under the titles of their columns."""
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Table:
+    """Rows under the titles of their columns. A cell is a value, or what `cell` has made of it."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     result = Table(
-        title=cell(title, "bold") if title else None,
-        title_justify="left",
-        box=box.ROUNDED,
+        box=box.SIMPLE_HEAD,
         border_style="dim",
-        header_style="bold",
-        pad_edge=True,
+        header_style="dim",
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for column in columns:
         result.add_column(
             column.title,
             justify="right" if column.numeric else "left",
-            no_wrap=not column.wraps,
-            overflow="fold" if column.wraps else "ellipsis",
+            no_wrap=column.narrows is None,
+            min_width=None if column.narrows is None else _NARROWEST,
+            overflow="fold",
         )
     for row in rows:
-        result.add_row(
-            *(
-                cell(value, column.style) if not hasattr(value, "__rich_console__") else value
-                for column, value in zip(columns, row, strict=True)
-            )
-        )
+        cells = []
+        for column, value in zip(columns, row, strict=True):
+            text = value if isinstance(value, Text) else cell(value, column.style)
+            if column.narrows == "cut":
+                # Said of the column, all of the columns would be cut.
+                text.no_wrap, text.overflow = True, "ellipsis"
+            cells.append(text)
+        result.add_row(*cells)
     return result
+
+
+def print_table(title: str, content: Table) -> None:
+    """A table under a title of its own, with a blank line before and after."""
+    screen = console()
+    screen.print()
+    screen.print(cell(title, "bold"))
+    screen.print(content)
 
 
 def details(pairs: Mapping[str, Any]) -> Table:
