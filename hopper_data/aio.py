@@ -66,7 +66,15 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
         statement = _numbered(sql)
-        if is_write(sql) and not _RETURNING.search(sql):
+        if _WITH.match(sql):
+            # It may give rows or only write.
+            prepared = await self.conn.prepare(statement)
+            records = await prepared.fetch(*(params or ()))
+            description = [(attribute.name,) for attribute in prepared.get_attributes()]
+            return pwasyncio.CursorAdapter(
+                records, rowcount=_row_count(prepared.get_statusmsg()), description=description
+            )
+        if _CHANGES.match(sql) and not _RETURNING.search(sql):
             status = await self.conn.execute(statement, *(params or ()))
             return pwasyncio.CursorAdapter([], rowcount=_row_count(status))
         if not params and not _ROWS.match(sql):
@@ -84,6 +92,8 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
             return str(await self.conn.execute("COMMIT"))
 
 
+_WITH = re.compile(r"\s*WITH\b", re.IGNORECASE)
+_CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
 _ROWS = re.compile(r"\s*(SELECT|WITH|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.I)
 _PLACES = re.compile("%%|%s")

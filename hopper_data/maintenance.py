@@ -26,6 +26,7 @@ from hopper_data.migrations import (
     target_database,
 )
 from hopper_data.model import BaseModel
+from hopper_data.planning.models import PLANNING_MODELS
 from hopper_data.routing.models import ROUTING_MODELS
 from hopper_data.routing.vocabulary import TaskStatus
 from hopper_data.rowsets import table_name
@@ -51,7 +52,7 @@ logger = logging.getLogger("hopper_data")
 
 def all_models() -> tuple[type[BaseModel], ...]:
     """The models of all domains, parents first."""
-    return ROUTING_MODELS
+    return (*ROUTING_MODELS, *PLANNING_MODELS)
 
 
 def init_database(database: Database | None = None, *, create_tables: bool = False) -> Database:
@@ -202,7 +203,7 @@ def analyze_database_statistics(database: Database | None = None) -> dict[str, A
     target = target_database(database)
     names = [model._meta.table_name for model in all_models()]
     counts = " UNION ALL ".join(
-        f"SELECT '{name}', COUNT(*) FROM {table_name(model)}"
+        f"SELECT '{name}', COUNT(*) FROM {table_name(model, target)}"
         for name, model in zip(names, all_models(), strict=True)
     )
     with open_session(target, read_only=True) as session:

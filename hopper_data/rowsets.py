@@ -15,7 +15,6 @@ import peewee
 
 from hopper_data.database import Database
 from hopper_data.fields import JSONField, JSONText, dump_json
-from hopper_data.model import BaseModel
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
 
@@ -72,11 +71,9 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def table_name(model: type[BaseModel]) -> str:
-    """The quoted name of a model's table."""
-    meta: Any = model._meta
-    schema = f'"{meta.schema}".' if meta.schema else ""
-    return f'{schema}"{meta.table_name}"'
+def table_name(model: type[Any], database: Database) -> str:
+    """The quoted name of a model's table in a database."""
+    return ".".join(f'"{part}"' for part in model._meta.path(database))
 
 
 def columns(fields: Iterable[Any], prefix: str = "") -> str:
@@ -84,7 +81,7 @@ def columns(fields: Iterable[Any], prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{field.column_name}"' for field in fields)
 
 
-def insert_rows(database: Database, model: type[BaseModel], rows: list[dict[str, Any]]) -> None:
+def insert_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]) -> None:
     """Insert normalized rows. Keys that the database gives are put into the rows."""
     key = model._meta.primary_key
     given = [field for field in model._meta.sorted_fields if not field.auto_increment]
@@ -93,7 +90,7 @@ def insert_rows(database: Database, model: type[BaseModel], rows: list[dict[str,
     names = columns(fields)
     returning = f" RETURNING {columns([key])}" if model._meta.auto_increment else ""
     statement = (
-        f"INSERT INTO {table_name(model)} ({names}) "
+        f"INSERT INTO {table_name(model, database)} ({names}) "
         f"SELECT {columns(fields, 'v.')} FROM {rowset(database, fields)} WHERE true{returning}"
     )
     for chunk in chunks(rows):
@@ -104,13 +101,13 @@ def insert_rows(database: Database, model: type[BaseModel], rows: list[dict[str,
 
 
 def update_rows(
-    database: Database, model: type[BaseModel], names: Iterable[str], rows: list[dict[str, Any]]
+    database: Database, model: type[Any], names: Iterable[str], rows: list[dict[str, Any]]
 ) -> int:
     """Set the fields `names` of the rows with the given keys; the number of rows that were there."""
     keys = model._meta.get_primary_keys()
     changed = [field for field in model._meta.sorted_fields if field.name in set(names)]
     assignments = ", ".join(f'"{field.column_name}" = v."{field.column_name}"' for field in changed)
-    table = table_name(model)
+    table = table_name(model, database)
     match = " AND ".join(
         f'{table}."{field.column_name}" = v."{field.column_name}"' for field in keys
     )
@@ -122,11 +119,11 @@ def update_rows(
     return count
 
 
-def delete_rows(database: Database, model: type[BaseModel], rows: list[dict[str, Any]]) -> int:
+def delete_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]) -> int:
     """Delete the rows with the given keys; the number of rows that were there."""
     keys = model._meta.get_primary_keys()
     statement = (
-        f"DELETE FROM {table_name(model)} WHERE ({columns(keys)}) IN "
+        f"DELETE FROM {table_name(model, database)} WHERE ({columns(keys)}) IN "
         f"(SELECT {columns(keys, 'v.')} FROM {rowset(database, keys)})"
     )
     count = 0
@@ -152,7 +149,7 @@ def placeholder(field: Any, database: Database) -> str:
 
 def upsert_row_sql(
     database: Database,
-    model: type[BaseModel],
+    model: type[Any],
     inserted: Sequence[Any],
     updated: Sequence[Any],
     target: Sequence[Any],
@@ -163,7 +160,7 @@ def upsert_row_sql(
     `guards` maps a field to the words that it may have before. Returns the row's columns; no row
     when a guard refused.
     """
-    table = table_name(model)
+    table = table_name(model, database)
     assignments = columns_from_excluded(updated)
     conditions = " AND ".join(
         f'{table}."{field.column_name}" IN ({", ".join(repr(str(word)) for word in words)})'

