@@ -20,7 +20,7 @@ import peewee
 
 from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, using
-from hopper_data.fields import EnumField
+from hopper_data.fields import EnumField, UTCDateTimeField
 from hopper_data.maintenance import all_models
 from hopper_data.model import BaseModel
 from hopper_data.rowsets import table_name
@@ -231,9 +231,8 @@ def render_column(field: Any, dialects: tuple[Dialect, Dialect]) -> str:
 def default(field: Any) -> str:
     """The default of a column."""
     if field.server_default:
-        if isinstance(field.default, type(None)) or callable(field.default):
-            return "now"
-        return f"`{field.default_sql('postgresql')}`"
+        now = isinstance(field, UTCDateTimeField)
+        return "now" if now else f"`{field.default_sql('postgresql')}`"
     if field.default is None:
         return "a number" if isinstance(field, peewee.AutoField) else ""
     if callable(field.default):
@@ -309,8 +308,8 @@ def beside(model: type[BaseModel], dialects: tuple[Dialect, Dialect]) -> Iterato
 
 
 _MADE = re.compile(
-    r"CREATE (?:OR REPLACE )?(?P<virtual>VIRTUAL )?(?P<kind>TABLE|TRIGGER|FUNCTION) (?P<name>[\w.]+)"
-    r"(?: USING (?P<module>\w+))? ?(?P<rest>.*)"
+    r"CREATE (?:OR REPLACE )?(?P<virtual>VIRTUAL )?(?P<kind>TABLE|TRIGGER|FUNCTION) "
+    r"(?P<name>[\w.]+)(?: USING (?P<module>\w+))? ?(?P<rest>.*)"
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +92,7 @@ def guide_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guided(database: Database, guide_folder: Path) -> Iterator[Database]:
+def guided(database: Database, guide_folder: Path) -> Database:
     """A database with two instances and a task, brought to the end of the guide."""
     with open_session(database) as session:
         instances = HopperInstanceRepository(session)
@@ -100,7 +100,7 @@ def guided(database: Database, guide_folder: Path) -> Iterator[Database]:
         instances.create(id="child", name="Child", scope="PROJECT", parent_id="root")
         session.execute("INSERT INTO tasks (id, title, description) VALUES ('a', 'A', '')")
     migrate("head", database=database, folder=guide_folder)
-    yield database
+    return database
 
 
 def test_the_migrations_of_the_guide_do_what_they_say(guided: Database, guide_folder: Path) -> None:
