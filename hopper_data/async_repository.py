@@ -71,7 +71,7 @@ class AsyncRepository(Generic[M]):
         """Whether there is a row with this primary key."""
         return await self.session.run(self._sync.exists, id)
 
-    async def create(self, **fields: Any) -> M:
+    async def create(self, /, **fields: Any) -> M:
         """Insert a row and return it. `IntegrityError` when a key is taken or a parent missing."""
         return await self.session.run(self._sync.create, **fields)
 
@@ -83,7 +83,7 @@ class AsyncRepository(Generic[M]):
         """Delete a row; whether there was one."""
         return await self.session.run(self._sync.delete, id)
 
-    async def upsert(self, **fields: Any) -> M:
+    async def upsert(self, /, **fields: Any) -> M:
         """Insert a row, or set the given fields of the row that has its key; the row as it is then."""
         return await self.session.run(self._sync.upsert, **fields)
 

@@ -115,13 +115,15 @@ class DatabaseURL:
         credentials, _, hostlist = authority.rpartition("@")
         user, _, password = credentials.partition(":")
         options = _parse_options(query)
-        hosts = _parse_hosts(options.pop("host", "") or _unquote(hostlist), options.pop("port", ""))
+        host, port, dbname, other_user, other_password = (
+            options.pop(name, "") for name in ("host", "port", "dbname", "user", "password")
+        )
         return cls(
             backend=backend,
-            database=_unquote(database) or options.pop("dbname", ""),
-            user=_unquote(user) or options.pop("user", "") or None,
-            password=_unquote(password) or options.pop("password", "") or None,
-            hosts=hosts,
+            database=_unquote(database) or dbname,
+            user=_unquote(user) or other_user or None,
+            password=_unquote(password) or other_password or None,
+            hosts=_parse_hosts(host or _unquote(hostlist), port),
             options=tuple(options.items()),
         )
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
+import select
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -22,9 +25,16 @@ from typing import Any, cast
 from uuid import uuid4
 
 import peewee
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import PoolConnection, PooledPostgresqlDatabase, PooledSqliteDatabase
 
-from hopper_data.config import Backend, DatabaseConfig, DatabaseURL
+from hopper_data.config import (
+    DEFAULT_URL,
+    MEMORY,
+    Backend,
+    DatabaseConfig,
+    DatabaseURL,
+    Environment,
+)
 from hopper_data.driver_errors import translated
 from hopper_data.errors import (
     DatabaseError,
@@ -32,7 +42,8 @@ from hopper_data.errors import (
     DatabaseUnavailable,
     ValidationError,
 )
-from hopper_data.pool import PooledConnections
+from hopper_data.pool import PooledConnections, in_time, watchdog
+from hopper_data.statements import is_control
 
 __all__ = [
     "Database",
@@ -58,24 +69,31 @@ class Database(PooledConnections):
     """What the databases of both backends share: settings, logging, errors, transactions.
 
     `dialect` is "sqlite" or "postgresql". `label` names the database in messages, without a
-    password. Made by `create_database()`.
+    password. `schema_prefix` comes before the names of the schemas that models ask for. Made by
+    `create_database()`.
     """
 
     dialect: str
+    schema_prefix = ""
 
     def _setup(self, config: DatabaseConfig, url: DatabaseURL) -> None:
         self.config = config
         self.url = url
         self.label = str(url)
         self._guard = threading.local()
-        self._start_pool()
+        self._prepare_pool()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"
 
     def get_context_options(self) -> dict[str, Any]:
-        # Nodes of ours that are written differently ask for `ctx.state.dialect`.
-        return {**super().get_context_options(), "dialect": self.dialect}
+        # What nodes of ours that are written differently ask `ctx.state` for.
+        options = super().get_context_options()
+        return {**options, "dialect": self.dialect, "schema_prefix": self.schema_prefix}
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        with translated(self):
+            return super().connect(reuse_if_open)
 
     def _log_query(self, sql: str, params: Any) -> None:
         # Never the values: they may be credentials.
@@ -87,6 +105,11 @@ class Database(PooledConnections):
         try:
             with translated(self):
                 return self._run_statement(sql, params, **options)
+        except DatabaseUnavailable:
+            if not self.in_transaction():
+                # Peewee took a connection for this statement, and nobody would give it back.
+                self.release()
+            raise
         finally:
             self._log_statement(sql, start)
 
@@ -115,41 +138,76 @@ class Database(PooledConnections):
         except (peewee.PeeweeException, DatabaseError):
             logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
 
+    def savepoint(self) -> Any:
+        return _Savepoint(self)
+
     def begin_read_only(self) -> None:
-        """Begin what `read_only()` wraps."""
+        """Begin a transaction for `read_only()`."""
         raise NotImplementedError
 
-    def end_read_only(self) -> None:
-        """Undo what `begin_read_only` set on the connection, after the transaction."""
+    def forbid_writes(self) -> Any:
+        """Refuse writes from now on in this transaction; what `allow_writes()` must be told."""
 
-    def read_only(self) -> peewee._transaction:
-        """A transaction that sees one state of the data, blocks no writer and cannot write."""
-        return _ReadOnlyTransaction(self)
+    def allow_writes(self, before: Any) -> None:
+        """Be as it was before `forbid_writes()`, after the transaction or savepoint."""
+
+    def read_only(self) -> AbstractContextManager[Any]:
+        """A transaction that sees one state of the data, blocks no writer and cannot write.
+
+        Inside another transaction it is a savepoint that cannot write.
+        """
+        return _ReadOnlySavepoint(self) if self.in_transaction() else _ReadOnlyTransaction(self)
+
+    def statement_guard(self) -> AbstractContextManager[Any]:
+        """Undoes one statement of unknown quality when it fails, and nothing else."""
+        return nullcontext()
 
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         """The rows of a query one by one, without holding all of them."""
         yield from self.execute_sql(sql, params)
 
     def release(self) -> None:
-        """Give this thread's connection back to the pool."""
-        if not self.is_closed():
+        """Give this thread's connection back to the pool, unless a transaction is open on it."""
+        if not self.is_closed() and not self.in_transaction():
             self.close()
 
-    def close_pool(self) -> None:
-        """Close the idle connections, and this thread's own."""
-        self.release()
-        self.close_idle()
+
+class _Savepoint(peewee._savepoint):
+    """Peewee's, whose end does not hide the error that broke the connection."""
+
+    def __exit__(self, exc_type: Any, *exc_info: Any) -> None:
+        if exc_type is None:
+            super().__exit__(exc_type, *exc_info)
+            return
+        try:
+            self.rollback(False)
+        except DatabaseError:
+            logger.debug("no savepoint to return to in %s", self.db.label, exc_info=True)
 
 
 class _ReadOnlyTransaction(peewee._transaction):
     def _begin(self) -> None:
         self.db.begin_read_only()
+        self._before = self.db.forbid_writes()
 
     def __exit__(self, *exc_info: Any) -> None:
         try:
             super().__exit__(*exc_info)
         finally:
-            self.db.end_read_only()
+            self.db.allow_writes(self._before)
+
+
+class _ReadOnlySavepoint(_Savepoint):
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        self._before = self.db.forbid_writes()
+        return entered
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            self.db.allow_writes(self._before)
 
 
 class SqliteDatabase(Database, PooledSqliteDatabase):
@@ -182,6 +240,8 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def _prepare_file(self) -> None:
         path = Path(self.database)
+        if path.is_dir():
+            raise DatabaseNotFound(f"{path} is a folder, not a SQLite file")
         if not path.exists():
             if self.config.must_exist:
                 raise DatabaseNotFound(f"the SQLite file {path} does not exist")
@@ -197,7 +257,9 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
     def _restrict(self, path: Path) -> None:
         for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
             try:
-                if file.stat().st_mode & 0o777 != self.config.file_mode and os.name == "posix":
+                mode = file.stat().st_mode
+                wrong = stat.S_IMODE(mode) != self.config.file_mode and os.name == "posix"
+                if wrong and stat.S_ISREG(mode):
                     file.chmod(self.config.file_mode)
             except FileNotFoundError:
                 continue
@@ -223,17 +285,34 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             try:
                 conn.execute(f"PRAGMA journal_mode = {mode}")
                 return
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)
 
-    def _usable(self, connection: Any, created: float) -> bool:
+    def _outlived(self, entry: PoolConnection) -> bool:
         # A database in memory is gone when its connection closes.
-        return self.in_memory or super()._usable(connection, created)
+        return not self.in_memory and super()._outlived(entry)
 
-    def _outlived(self, created: float) -> bool:
-        return not self.in_memory and super()._outlived(created)
+    def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
+        if self.in_transaction() and self._transaction_is_gone(sql):
+            # What is written now would stay, whatever becomes of the rest.
+            raise DatabaseError("nothing more is done: an earlier error has ended this transaction")
+        return super()._run_statement(sql, params, **options)
+
+    def _transaction_is_gone(self, sql: str) -> bool:
+        if self._state.conn.in_transaction or sql.startswith("BEGIN"):
+            return False
+        return not isinstance(self.top_transaction(), peewee._manual)
+
+    def begin(self, lock_type: str | None = None) -> None:
+        connection = self.connection()
+        if self.in_memory or lock_type or not isinstance(connection, sqlite3.Connection):
+            super().begin(lock_type)
+            return
+        with translated(self):
+            _begin_in_turn(connection, self.config.busy_timeout_ms)
 
     def rollback(self) -> None:
         # SQLite ends the transaction by itself on some errors, such as a full disk.
@@ -242,11 +321,15 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             super().rollback()
 
     def begin_read_only(self) -> None:
-        self.execute_sql("PRAGMA query_only = ON")
         self.begin("DEFERRED")
 
-    def end_read_only(self) -> None:
-        self.execute_sql("PRAGMA query_only = OFF")
+    def forbid_writes(self) -> Any:
+        (before,) = self.execute_sql("PRAGMA query_only").fetchone()
+        self.execute_sql("PRAGMA query_only = ON")
+        return before
+
+    def allow_writes(self, before: Any) -> None:
+        self.execute_sql(f"PRAGMA query_only = {before:d}")
 
     def close_pool(self) -> None:
         super().close_pool()
@@ -263,6 +346,28 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             self._connections = connections
 
 
+def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
+    """BEGIN IMMEDIATE, tried again after a short random time for as long as others write.
+
+    SQLite's own way to wait sleeps up to 100 ms at a time, so that newcomers overtake, and some
+    writers wait for seconds.
+    """
+    deadline = time.monotonic() + timeout_ms / 1000
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.00005, 0.002))  # noqa: S311  # no secret
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
+
+
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 _STREAM_ROWS = 1000
 
@@ -276,9 +381,10 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     """A PostgreSQL database.
 
     A statement that PostgreSQL refuses spoils its whole transaction; SQLite undoes the statement
-    alone. So that a caller who handles a refused write can go on on both, each write inside a
-    transaction stands behind a savepoint. It travels in the same round trip as the write, and is
-    released together with the next one.
+    alone. So that a caller who handles a refusal can go on on both, each statement inside a
+    transaction stands behind a savepoint. It travels in the same round trip as the statement, and
+    is released together with the next one. That is too late for a text that does not even parse:
+    `statement_guard()` sends a savepoint ahead.
     """
 
     dialect = POSTGRESQL
@@ -292,18 +398,28 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         )
 
     def _open(self) -> Any:
-        connection = super()._open()
+        limit_s = self.config.connect_timeout_s
+        try:
+            connection = in_time(limit_s, super()._open, self._close_raw)
+        except TimeoutError:
+            raise self._silent(limit_s) from None
         # JSON arrives as text on every driver, and the field parses it.
         from psycopg2.extras import register_default_json, register_default_jsonb
 
         register_default_json(connection, loads=_keep_text)
         register_default_jsonb(connection, loads=_keep_text)
+        if connection.get_parameter_status("TimeZone") not in ("UTC", "Etc/UTC"):
+            # Where a day begins, and what the years 1 and 9999 are, must not depend on the server.
+            connection.cursor().execute("SET TIME ZONE 'UTC'")
         return connection
+
+    def statement_guard(self) -> AbstractContextManager[Any]:
+        return cast("AbstractContextManager[Any]", self.savepoint())
 
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         if not self._state.transactions:
             return super()._run_statement(sql, params, **options)
-        if not is_write(sql):
+        if is_control(sql):
             return super()._run_statement(self._close_guard(sql), params, **options)
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
@@ -321,24 +437,44 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def _close_guard(self, sql: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
-        head = sql[:9].upper()
-        if self._guard_open and head.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")):
-            self._guard.open = False
-            if head.startswith("SAVEPOINT"):
-                return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}"
-        return sql
+        was_open, self._guard.open = self._guard_open, False
+        if not was_open or sql.lstrip()[:8].upper() in ("ROLLBACK", "RELEASE "):
+            return sql
+        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}"
 
     def _undo_statement(self, number: int) -> None:
         connection = self._state.conn
+        if connection is None or connection.closed or self.is_connection_usable():
+            return  # in the last case the driver did not even send it
         self._guard.open = False
-        if connection is None or connection.closed:
-            return
         try:
             connection.cursor().execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
-        except Exception:
-            logger.debug("no savepoint to return to in %s", self.label, exc_info=True)
+        except Exception as error:
+            # Without the traceback, which would show the statement that was refused.
+            logger.debug("no savepoint to return to in %s: %s", self.label, type(error).__name__)
         else:
             self._guard.number, self._guard.open = number, True
+
+    # A server may be silent, and libpq has no limit once it is connected.
+    def _is_closed(self, conn: Any) -> bool:
+        if conn.closed:
+            return True
+        # Half of the time, so that a session that finds no answer has failed within all of it.
+        limit_s = self.config.connect_timeout_s / 2
+        if not limit_s:
+            return bool(super()._is_closed(conn))
+        with watchdog.watch(conn.fileno(), limit_s) as call:
+            closed = bool(super()._is_closed(conn))
+        if call.overdue:
+            raise self._silent(limit_s)
+        return closed
+
+    def _can_reuse(self, conn: Any) -> bool:
+        # The driver knows; rolling back would ask the server.
+        return bool(self._adapter.txn_status(conn) == self._adapter.txn_idle)
+
+    def _silent(self, limit_s: float) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self.label} did not answer within {limit_s:g} s")
 
     @property
     def _guard_number(self) -> int:
@@ -359,21 +495,52 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"
             )
-        super().commit()
+        if connection is not None and _hung_up(connection):
+            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
+        try:
+            super().commit()
+        except DatabaseUnavailable as error:
+            if getattr(getattr(error.__cause__, "orig", None), "pgcode", None):
+                raise  # the server said why it did not commit
+            raise DatabaseUnavailable(
+                f"{self.label}: the connection was lost during the commit; whether the "
+                "transaction was committed is not known",
+                retryable=False,
+            ) from error.__cause__
 
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         name = f"hopper_stream_{uuid4().hex}"
         self.execute_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
+        transaction = self._state.transactions[0]
         try:
             while rows := self.execute_sql(f"FETCH {_STREAM_ROWS} FROM {name}").fetchall():
                 yield from rows
         finally:
-            if not self.is_closed() and self.is_connection_usable():
-                self.execute_sql(f"CLOSE {name}")
+            # It may have gone already, with its transaction or with a savepoint.
+            if transaction in self._state.transactions and self.is_connection_usable():
+                with suppress(DatabaseError):
+                    self.execute_sql(f"CLOSE {name}")
 
     def begin_read_only(self) -> None:
         self._guard.number, self._guard.open = 0, False
         self.execute_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def _hung_up(connection: Any) -> bool:
+    """Whether the server has ended a connection of psycopg2; asks only this machine."""
+    if connection.closed or not hasattr(select, "poll"):
+        return bool(connection.closed)
+    watched = select.poll()
+    watched.register(connection.fileno(), select.POLLIN)
+    # The first time the server's last words are read, the second time that nothing follows.
+    for _ in range(2):
+        if not watched.poll(0):
+            return False
+        try:
+            connection.poll()
+        except Exception:  # noqa: BLE001  # of the driver, which is not imported here
+            return True
+    return bool(connection.closed)
 
 
 def _keep_text(text: str) -> str:
@@ -390,7 +557,8 @@ def _libpq_parameters(config: DatabaseConfig, url: DatabaseURL) -> dict[str, Any
         parameters["user"] = url.user
     if url.password:
         parameters["password"] = url.password
-    # libpq counts the time for each host, and knows nothing below 2 seconds.
+    # libpq counts the time for each address, and knows nothing below 2 seconds. The limit for all
+    # of them is kept by `in_time()`; this one leaves time for the next host.
     per_host = config.connect_timeout_s / max(1, len(url.hosts))
     parameters.setdefault("connect_timeout", max(2, int(per_host)))
     _check_parameters(parameters)
@@ -434,9 +602,12 @@ def create_database(
     `echo=True` logs every statement at INFO on the logger `hopper_data`; `settings` are fields of
     `DatabaseConfig`. No connection is opened yet.
     """
-    config = url if isinstance(url, DatabaseConfig) else None
-    if config is None:
-        config = DatabaseConfig.from_env(url=cast("str | None", url), echo=echo, **settings)
+    if echo:
+        settings["echo"] = True
+    if isinstance(url, DatabaseConfig):
+        config = replace(url, **settings)
+    else:
+        config = DatabaseConfig.from_env(url=url, **settings)
     parsed = config.parsed_url
     if parsed.backend is Backend.SQLITE:
         if parsed.in_memory:
@@ -512,9 +683,23 @@ class ContextProxy(peewee.DatabaseProxy):
         return self.obj.connection_context()
 
 
+def _unlock_after_fork() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
 def _environment_key() -> tuple[str | None, ...]:
     get = os.environ.get
-    return (get("DATABASE_URL"), get("HOPPER_ENV"), get("HOPPER_SLOW_QUERY_MS"), os.getcwd())
+    url, environment = get("DATABASE_URL"), get("HOPPER_ENV")
+    path = (url or ("" if environment == Environment.TEST else DEFAULT_URL)).partition(":///")[2]
+    # A file of a relative name is another one in another folder.
+    relative = path and path != MEMORY and not path.startswith("/")
+    folder = str(Path.cwd()) if relative else None
+    return (url, environment, get("HOPPER_SLOW_QUERY_MS"), folder)
 
 
 proxy = ContextProxy()

@@ -121,3 +121,12 @@ def suggest(name: object, known: Iterable[str]) -> str:
     choices = list(known)
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(choices)}"
+
+
+def shorten(value: object) -> str:
+    """`repr(value)`, cut to what fits into a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, thousands of brackets
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."

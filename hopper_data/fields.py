@@ -21,6 +21,7 @@ import peewee
 from peewee import SQL, Node
 
 from hopper_data.errors import ValidationError
+from hopper_data.errors import shorten as shorten
 
 __all__ = [
     "BooleanField",
@@ -47,15 +48,6 @@ _INT32 = 2**31
 def utcnow() -> datetime:
     """The present moment, aware and in UTC."""
     return datetime.now(UTC)
-
-
-def shorten(value: object) -> str:
-    """`repr(value)`, cut to what fits into a message."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, thousands of brackets
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 if TYPE_CHECKING:
@@ -130,9 +122,17 @@ class CheckedField(_Field[_V]):
 
 def refuse(field: peewee.Field[Any], value: object, expected: str) -> ValidationError:
     """The error for a value that a field does not accept."""
-    shown = "(hidden)" if getattr(field, "secret", False) else shorten(value)
     name = public_name(field)
+    shown = shown_value(field, value)
     return ValidationError(f"{field.model.__name__} {name} {shown} {expected}", name)
+
+
+def shown_value(field: Any, value: object) -> str:
+    """A value in a message. One that is secret, or may be in the wrong place, is not shown."""
+    misplaced = isinstance(value, dict | list | tuple) and any(
+        other.secret for other in field.model._meta.sorted_fields
+    )
+    return "(hidden)" if field.secret or misplaced else shorten(value)
 
 
 def public_name(field: peewee.Field[Any]) -> str:
@@ -482,12 +482,24 @@ def to_utc(value: Any, field: peewee.Field[Any]) -> datetime:
         raise refuse(field, value, "is outside the years 1 to 9999 in UTC") from None
 
 
+def new_uuid7() -> UUID:
+    """A UUID of version 7: those that one process makes rise."""
+    # Imports a parser of email for the sake of its own version number.
+    from uuid6 import uuid7
+
+    return UUID(int=uuid7().int)
+
+
 class UUID7Field(CheckedField[_V], peewee.UUIDField):
     """A UUID of version 7, made when none is given: `uuid` on PostgreSQL, text on SQLite."""
 
     if TYPE_CHECKING:
 
         def __new__(cls, **kwargs: Any) -> UUID7Field[UUID]: ...
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("default", new_uuid7)
+        super().__init__(**kwargs)
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> UUID:
         try:

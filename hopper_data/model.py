@@ -2,25 +2,34 @@
 
 A table may need more than Peewee can declare: partial indexes, triggers, a full-text index.
 `SchemaObject` holds such a thing for both backends side by side; a model lists its own in
-`Meta.objects`.
+`Meta.objects`, and what must hold between the columns of a row in `Meta.rules`. A model with a
+`Meta.namespace` has its table in that schema on PostgreSQL; on SQLite, which has no schemas, the
+name of the table begins with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import peewee
+from peewee import SQL, Entity, Node
 
 from hopper_data.database import proxy
+from hopper_data.driver_errors import ConstraintViolation
 from hopper_data.errors import InvalidTransition, NotFound, ValidationError, suggest
-from hopper_data.fields import EnumField, dump_json, public_name, utcnow
+from hopper_data.fields import EnumField, JSONField, public_name, utcnow
+from hopper_data.violations import explain
 
-__all__ = ["BaseModel", "SchemaObject"]
+__all__ = ["BaseModel", "Rule", "SchemaObject"]
+
+MASK = "***"
+"""What stands for a secret where it is not shown."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,158 @@ class SchemaObject:
         return self.sqlite if dialect == "sqlite" else self.postgresql
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What must hold between the columns of a row: a CHECK constraint, and the error it stands for.
+
+    `sql` and `holds` say the same, to the database and for a new row in Python. A refused row is a
+    `ValidationError` with `message`, which follows the model's name, about the column `field`.
+    """
+
+    name: str
+    field: str
+    message: str
+    sql: str
+    holds: Callable[[Mapping[str, Any]], bool]
+
+    def error(self, model: type[BaseModel]) -> ValidationError:
+        """The error for a row that breaks the rule."""
+        return ValidationError(f"{model.__name__} {self.message}", self.field)
+
+
+# Peewee's stubs do not know most of this.
+_Metadata: Any = peewee.Metadata
+_Table: Any = peewee.Table
+
+
+class Metadata(_Metadata):  # type: ignore[misc]
+    """Peewee's, with a namespace and rules.
+
+    `full_name` is the table's name on SQLite, which constraints are named after on both backends.
+    `table_name` and `schema`, for Peewee's own tools, are those of the present context's database;
+    SQL is written for the database that it goes to.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *args: Any,
+        namespace: str | None = None,
+        rules: tuple[Rule, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.namespace = namespace
+        super().__init__(model, *args, **kwargs)
+        self.rules = {f"ck_{self.full_name}_{rule.name}": rule for rule in rules}
+        checks = [
+            SQL(f'CONSTRAINT "{name}" CHECK ({rule.sql})') for name, rule in self.rules.items()
+        ]
+        if checks:
+            self.constraints = [*(self.constraints or ()), *checks]
+
+    @property
+    def full_name(self) -> str:
+        """The name of the table that is the same on both backends."""
+        return f"{self.namespace}_{self.plain_name}" if self.namespace else self.plain_name
+
+    def path(self, database: Any) -> tuple[str, ...]:
+        """The table's name in a database, after the name of its schema where it has one.
+
+        `database` may be the state of an SQL context, too.
+        """
+        if self.namespace is None:
+            return (self.plain_name,)
+        if database.dialect == "postgresql":
+            return (f"{database.schema_prefix or ''}{self.namespace}", self.plain_name)
+        return (self.full_name,)
+
+    @property
+    def table_name(self) -> str:
+        return self.path(proxy.obj)[-1] if self.namespace else self.plain_name
+
+    @table_name.setter
+    def table_name(self, value: str) -> None:
+        self.plain_name = value
+
+    @property
+    def schema(self) -> str | None:
+        if self.namespace is None:
+            return self._schema  # type: ignore[no-any-return]
+        return self.path(proxy.obj)[0] if proxy.obj.dialect == "postgresql" else None
+
+    @schema.setter
+    def schema(self, value: str | None) -> None:
+        self._schema = value
+        self._table = None
+
+    @property
+    def table(self) -> Any:
+        if self.namespace is None:
+            return super().table
+        if self._table is None:
+            self._table = NamespacedTable(
+                self.plain_name,
+                [field.column_name for field in self.sorted_fields],
+                _model=self.model,
+                _database=self.database,
+            )
+        return self._table
+
+    @table.deleter
+    def table(self) -> None:
+        self._table = None
+
+    @property
+    def entity(self) -> Any:
+        return TableName(self) if self.namespace else super().entity
+
+
+class TableName(Node):
+    """The name of a model's table, as the database writes it that a statement goes to."""
+
+    def __init__(self, meta: Metadata, *, qualified: bool = True) -> None:
+        self.meta = meta
+        self.qualified = qualified
+
+    def __sql__(self, ctx: Any) -> Any:
+        path = self.meta.path(ctx.state)
+        return ctx.sql(Entity(*path) if self.qualified else Entity(path[-1]))
+
+
+class NamespacedTable(_Table):  # type: ignore[misc]
+    """Peewee's table, named by `TableName`."""
+
+    def clone(self) -> NamespacedTable:
+        return NamespacedTable(
+            self.__name__,
+            columns=self._columns,
+            primary_key=self._primary_key,
+            alias=self._alias,
+            _model=self._model,
+            _database=self._database,
+        )
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.scope == peewee.SCOPE_VALUES:
+            return ctx.sql(TableName(self._model._meta))
+        if ctx.scope == peewee.SCOPE_SOURCE:
+            return self.apply_alias(ctx.sql(TableName(self._model._meta)))
+        return self.apply_column(ctx)
+
+    def apply_column(self, ctx: Any) -> Any:
+        if self._alias is None and ctx.alias_manager[self] is self.__name__:
+            # A statement that writes to the table has no alias for it.
+            return ctx.sql(TableName(self._model._meta, qualified=False))
+        return super().apply_column(ctx)
+
+
 class SchemaManager(peewee.SchemaManager):
     """Creates and drops a model's `Meta.objects` together with its table."""
 
     def create_all(self, safe: bool = True, **options: Any) -> None:
+        path = self.model._meta.path(self.database)
+        if len(path) > 1:
+            self.database.execute_sql(f'CREATE SCHEMA IF NOT EXISTS "{path[0]}"')
         super().create_all(safe, **options)
         for item in self.model._meta.objects:
             for statement in item.create(self.database.dialect):
@@ -74,8 +231,17 @@ class BaseModel(peewee.Model):
         database = proxy
         legacy_table_names = False
         only_save_dirty = True
+        model_metadata_class = Metadata
         schema_manager_class = SchemaManager
         objects: ClassVar[tuple[SchemaObject, ...]] = ()
+
+    if TYPE_CHECKING:
+        # Of Peewee, and not in its stubs.
+        _meta: Any
+        _pk: Any
+        _dirty: set[str]
+        _pk_expr: Any
+        _normalize_data: ClassVar[Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "__no_default__" not in kwargs:
@@ -85,10 +251,13 @@ class BaseModel(peewee.Model):
         super().__init__(*args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON-ready data: columns in their order, times in ISO 8601 with `Z`."""
+        """The row as JSON-ready data: columns in their order, times in ISO 8601 with `Z`.
+
+        Columns that hold secrets are masked.
+        """
         data = self.__data__
         return {
-            public_name(field): to_json_ready(data.get(field.name))
+            public_name(field): MASK if field.secret else to_json_ready(data.get(field.name))
             for field in self._meta.sorted_fields
         }
 
@@ -107,15 +276,29 @@ class BaseModel(peewee.Model):
         An update writes the changed fields alone. It raises `NotFound` when there is no such row,
         and `InvalidTransition` when a status may not follow the stored one.
         """
-        if force_insert or (self._meta.auto_increment and self._pk is None):
-            missing = missing_fields(type(self), self.__data__)
-            if missing:
-                raise missing
-            return int(super().save(force_insert=force_insert, only=only))
-        changes = self._changes(only)
-        if not changes:
-            return 0
-        query = type(self).update(changes).where(self._pk_expr())
+        written: Iterable[str] = self.__data__
+        new = force_insert or (self._meta.auto_increment and self._pk is None)
+        with self._explaining(new=new):
+            if new:
+                missing = missing_fields(type(self), self.__data__)
+                if missing:
+                    raise missing
+                check_rules(type(self), self.__data__)
+                rows = int(super().save(force_insert=force_insert, only=only))
+            else:
+                changes = self._changes(only)
+                rows = self._update_row(changes) if changes else 0
+                written = [field.name for field in changes]
+        self._remember(written)
+        return rows
+
+    def delete_instance(self, recursive: bool = False, delete_nullable: bool = False) -> int:
+        """Delete the row; the number of rows that were there."""
+        with self._explaining():
+            return int(super().delete_instance(recursive, delete_nullable))
+
+    def _update_row(self, changes: Mapping[Any, Any]) -> int:
+        query: Any = type(self).update(changes).where(self._pk_expr())
         for field in guarded_fields(type(self)):
             if field in changes:
                 query = query.where(field.in_(field.sources(field.normalize(changes[field]))))
@@ -124,25 +307,53 @@ class BaseModel(peewee.Model):
             raise self._refused_update(changes)
         if "updated_at" in self._meta.fields:
             self.__data__["updated_at"] = query._update[self._meta.fields["updated_at"]]
-        self._dirty.clear()
-        self.__dict__.pop("_json_seen", None)
+        self._dirty.difference_update(field.name for field in changes)
         return rows
 
+    def _remember(self, names: Iterable[str]) -> None:
+        """Keep what the documents are now, so that later changes in place are seen."""
+        seen = self.__dict__.setdefault("_json_seen", {})
+        for name in names:
+            field, value = self._meta.fields[name], self.__data__.get(name)
+            if isinstance(field, JSONField) and value is not None and not isinstance(value, Node):
+                seen[name] = field.text(value)
+
     def _changes(self, only: Iterable[Any] | None) -> dict[peewee.Field[Any], Any]:
-        names = set(self._dirty)
+        names, fields = set(self._dirty), self._meta.fields
         for name, seen in self.__dict__.get("_json_seen", {}).items():
-            if dump_json(self.__data__[name]) != seen:
+            value = self.__data__[name]
+            if name not in names and (value is None or fields[name].text(value) != seen):
                 names.add(name)
         if only is not None:
             names &= {item if isinstance(item, str) else item.name for item in only}
-        keys = {field.name for field in self._meta.get_primary_keys()}
+        names -= {field.name for field in self._meta.get_primary_keys()}
         if "created_at" in names:
+            # Set by the caller, or by default when the caller has made the instance.
+            if self._stored() is None:
+                raise self._refused_update({})
             raise ValidationError(f"{type(self).__name__} created_at never changes", "created_at")
-        fields = self._meta.fields
-        return {fields[name]: self.__data__[name] for name in sorted(names - keys)}
+        return {fields[name]: self.__data__[name] for name in sorted(names)}
+
+    def _stored(self) -> Any:
+        return type(self).get_or_none(self._pk_expr())
+
+    @contextmanager
+    def _explaining(self, *, new: bool = False) -> Iterator[None]:
+        """Put a refusal of the database into the words of this row."""
+        try:
+            yield
+        except ConstraintViolation as violation:
+            meta = self._meta
+            row = {
+                name: meta.fields[name].normalize(value)
+                for name, value in self.__data__.items()
+                if value is not None and not isinstance(value, Node)
+            }
+            error = explain(violation, type(self), [row], meta.database.obj, new=new)
+            raise error from (violation.__cause__ or violation)
 
     def _refused_update(self, changes: Mapping[Any, Any]) -> Exception:
-        stored = type(self).get_or_none(self._pk_expr())
+        stored = self._stored()
         if stored is None:
             return NotFound(
                 f"{type(self).__name__} {self._pk!r} does not exist; "
@@ -236,4 +447,12 @@ def normalize_row(
     error = missing_fields(model, row)
     if error:
         raise error
+    check_rules(model, row)
     return row
+
+
+def check_rules(model: type[BaseModel], row: Mapping[str, Any]) -> None:
+    """A `ValidationError` when a whole row breaks one of the model's rules."""
+    for rule in model._meta.rules.values():
+        if not rule.holds(row):
+            raise rule.error(model)

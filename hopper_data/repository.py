@@ -12,8 +12,8 @@ from peewee import SQL
 
 from hopper_data import rowsets
 from hopper_data.database import Database, using
-from hopper_data.driver_errors import ConstraintViolation
-from hopper_data.errors import DatabaseError, IntegrityError, NotFound, ValidationError
+from hopper_data.driver_errors import ConstraintViolation, translated
+from hopper_data.errors import DatabaseError, NotFound, ValidationError
 from hopper_data.fields import public_name, shorten, utcnow
 from hopper_data.model import (
     BaseModel,
@@ -152,10 +152,10 @@ class Repository(Generic[M]):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def create(self, **fields: Any) -> M:
+    def create(self, /, **fields: Any) -> M:
         """Insert a row and return it. `IntegrityError` when a key is taken or a parent missing."""
         row = normalize_row(self.model, fields)
-        with self._explaining([row]):
+        with self._explaining([row], new=True):
             self._insert([row])
         return self._make(row)
 
@@ -171,7 +171,10 @@ class Repository(Generic[M]):
         changes = self._stamp(changes)
         with self._explaining([{**key, **changes}]):
             rows = self._update(key, changes)
-        return rows[0] if rows else self._refused(id, changes)
+        if not rows:
+            self._refused(id, changes)
+            return None
+        return rows[0]
 
     def _update(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
         query = self.model.update({self._field(name): value for name, value in changes.items()})
@@ -200,7 +203,7 @@ class Repository(Generic[M]):
         with self._explaining([key]):
             return self._delete([key]) == 1
 
-    def upsert(self, **fields: Any) -> M:
+    def upsert(self, /, **fields: Any) -> M:
         """Insert a row, or set the given fields of the row that has its key; the row as it is then.
 
         Right also when several callers do it at once.
@@ -249,7 +252,7 @@ class Repository(Generic[M]):
         """Insert many rows, all or none, and return them in the order given."""
         normal = [normalize_row(self.model, row) for row in as_rows(rows)]
         if normal:
-            with self._explaining(normal), self.database.atomic():
+            with self._explaining(normal, new=True), self.database.atomic():
                 self._insert(normal)
         return [self._make(row) for row in normal]
 
@@ -261,10 +264,10 @@ class Repository(Generic[M]):
         changes = self._bulk_changes(as_rows(rows))
         if not changes:
             return 0
-        with self._explaining([{**key, **change} for key, change in changes]):
-            with self.database.atomic():
-                self._check_transitions(changes)
-                return self._bulk_update(changes)
+        rows = [{**key, **change} for key, change in changes]
+        with self._explaining(rows), self.database.atomic():
+            self._check_transitions(changes)
+            return self._bulk_update(changes)
 
     def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -277,15 +280,15 @@ class Repository(Generic[M]):
 
     def bulk_delete(self, ids: Iterable[Any]) -> int:
         """Delete many rows, all or none; the number of rows that were there."""
-        if isinstance(ids, str | bytes | Mapping):
+        if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
             raise ValidationError(f"ids is {shorten(ids)}; it must be a list of keys", "ids")
-        keys = [self._key(id) for id in ids]
+        keys = [self._key(key) for key in ids]
         if not keys:
             return 0
         with self._explaining(keys), self.database.atomic():
             return self._delete(keys)
 
-    # -- for repositories of entities ---------------------------------------------------------------
+    # -- for repositories of entities -------------------------------------------------------------
 
     def _insert(self, rows: list[dict[str, Any]]) -> None:
         """Write new rows; the place for what must hold over several rows."""
@@ -319,7 +322,9 @@ class Repository(Generic[M]):
 
     def _fetch(self, query: Any) -> list[M]:
         """The rows of a query made from `_select()`."""
-        return list(query.execute(self.database))
+        database = self.database
+        with translated(database):
+            return list(query.execute(database))
 
     def _find(
         self,
@@ -338,7 +343,7 @@ class Repository(Generic[M]):
 
     def _rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
         """The rows of a statement written by hand, with `?` as placeholder."""
-        return self.session.execute(sql, params)
+        return self.session.query(sql, params)
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
@@ -358,6 +363,7 @@ class Repository(Generic[M]):
         sql, params = self.database.get_sql_context().sql(query).query()
         for row in self.database.stream(sql, params):
             yield self._from_row(row)
+            _ = self.database  # refuses where the session has ended meanwhile
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""
@@ -395,7 +401,7 @@ class Repository(Generic[M]):
             peewee.Expression(
                 self._field(name),
                 peewee.OP.EQ,
-                peewee.Value(self._field(name).encode(value), False, False),
+                peewee.Value(self._field(name).encode(value), converter=False, unpack=False),
             )
             for name, value in key.items()
         ]
@@ -457,7 +463,8 @@ class Repository(Generic[M]):
         fields = self.model._meta.get_primary_keys()
         lock = "" if self.database.dialect == "sqlite" else " FOR UPDATE"
         sql = (
-            f"SELECT {rowsets.columns([*fields, field])} FROM {rowsets.table_name(self.model)} "
+            f"SELECT {rowsets.columns([*fields, field])} "
+            f"FROM {rowsets.table_name(self.model, self.database)} "
             f"WHERE ({rowsets.columns(fields)}) IN "
             f"(SELECT {rowsets.columns(fields, 'v.')} FROM {rowsets.rowset(self.database, fields)})"
             f"{lock}"
@@ -472,12 +479,14 @@ class Repository(Generic[M]):
         return found
 
     @contextmanager
-    def _explaining(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    def _explaining(
+        self, rows: Sequence[Mapping[str, Any]], *, new: bool = False
+    ) -> Iterator[None]:
         """Put a refusal of the database into the words of the rows that were written."""
         try:
             yield
         except ConstraintViolation as violation:
-            error: IntegrityError = explain(violation, self.model, rows, self.database)
+            error = explain(violation, self.model, rows, self.database, new=new)
             raise error from (violation.__cause__ or violation)
 
 
@@ -486,9 +495,9 @@ def check_count(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValidationError(f"{name} is {shorten(value)}; it must be a whole number", name)
     if value < 0:
-        raise ValidationError(f"{name} is {value}; it must be 0 or more", name)
+        raise ValidationError(f"{name} is {shorten(value)}; it must be 0 or more", name)
     if value >= 2**63 - 1:
-        raise ValidationError(f"{name} is {value:,}; that is more rows than there can be", name)
+        raise ValidationError(f"{name} is {shorten(value)}; there can be no such number", name)
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, proxy, using
-from hopper_data.errors import DatabaseError, ValidationError
+from hopper_data.driver_errors import translated
+from hopper_data.errors import DatabaseError, ValidationError, shorten
+from hopper_data.statements import bind_parameters, is_control
 
 if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession
@@ -29,18 +30,34 @@ _T = TypeVar("_T")
 
 
 class Session:
-    """An open transaction on one database.
+    """An open transaction on one database, for the thread that opened it.
 
     `database` is the Peewee database, for queries of the caller's own. Sessions are made by
     `get_sync_session()` and `SessionFactory.get_session()`, and end with their `with` block.
     """
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
-        self.database = database
+        self._database = database
         self.read_only = read_only
+        self._ended = False
 
     def __repr__(self) -> str:
-        return f"<Session on {self.database.label}>"
+        return f"<Session on {self._database.label}>"
+
+    @property
+    def database(self) -> Database:
+        """The database of the session; a `DatabaseError` where its transaction is not open."""
+        # Peewee would take a connection of its own, and commit each statement at once.
+        if self._ended or not self._database.in_transaction():
+            raise DatabaseError(
+                "this session has ended, or belongs to another thread; open one for the work at "
+                "hand: with get_sync_session() as session: …"
+            )
+        return self._database
+
+    def end(self) -> None:
+        """Refuse further work; the transaction is over."""
+        self._ended = True
 
     def execute(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
@@ -48,68 +65,23 @@ class Session:
         """Run a statement of the caller's own and give its rows, none when it has no result.
 
         Placeholders are `?` or `%s` with a sequence, or `:name` with a mapping, on every backend.
-        Values come as the driver gives them. Without parameters the text is sent as it is.
+        Values come as the driver gives them. Without parameters the text is sent as it is. A
+        statement that is refused changes nothing, and the session goes on.
         """
-        statement, values = bind_parameters(sql, params, self.database.param)
-        cursor = self.database.execute_sql(statement, values)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        if is_control(sql):
+            return self.query(sql, params)
+        with self.database.statement_guard():
+            return self.query(sql, params)
 
-
-_TOKENS = re.compile(
-    r"""'(?:[^']|'')*'            # text
-      | "(?:[^"]|"")*"            # a name
-      | --[^\n]*                  # a comment
-      | /\*.*?\*/
-      | ::                        # a cast of PostgreSQL
-      | \?(?![|&])                # a placeholder, not an operator of JSONB
-      | %s | %%  | %
-      | :(?P<name>[A-Za-z_]\w*)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def bind_parameters(
-    sql: str, params: Sequence[Any] | Mapping[str, Any], marker: str
-) -> tuple[str, tuple[Any, ...] | None]:
-    """`sql` with the placeholders of the driver, and its values in their order."""
-    if not params:
-        # The driver of PostgreSQL looks for placeholders even when there are no values.
-        return (sql.replace("%", "%%") if marker == "%s" else sql), None
-    if isinstance(params, str | bytes):
-        raise ValidationError("params is a text; give a sequence such as (value,)", "params")
-    named = isinstance(params, Mapping)
-    values: list[Any] = [] if named else list(params)
-    places = 0
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal places
-        token = match[0]
-        name = match["name"]
-        if name and named:
-            if name not in params:
-                raise ValidationError(f"the statement names :{name}, params does not", "params")
-            values.append(params[name])  # type: ignore[call-overload]
-        elif named or token not in ("?", "%s"):
-            return _escape_percent(token, marker)
-        places += 1
-        return marker
-
-    statement = _TOKENS.sub(replace, sql)
-    if places != len(values):
-        raise ValidationError(
-            f"the statement has {places} placeholders, params has {len(values)} values", "params"
-        )
-    for value in values:
-        if isinstance(value, str) and "\0" in value:
-            raise ValidationError("a parameter contains a NUL character", "params")
-    return statement, tuple(values)
-
-
-def _escape_percent(token: str, marker: str) -> str:
-    if marker == "%s":
-        return token if token == "%%" else token.replace("%", "%%")
-    return "%" if token == "%%" else token
+    def query(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """What `execute()` does, for a statement that is known to be sound: a round trip less."""
+        database = self.database
+        statement, values = bind_parameters(sql, params, database.dialect)
+        cursor = database.execute_sql(statement, values)
+        with translated(database):
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 @contextmanager
@@ -121,7 +93,11 @@ def open_session(database: Database, *, read_only: bool = False) -> Iterator[Ses
         with using(database):
             scope = database.read_only() if read_only and outermost else database.atomic()
             with scope:
-                yield Session(database, read_only=read_only)
+                session = Session(database, read_only=read_only)
+                try:
+                    yield session
+                finally:
+                    session.end()
     finally:
         if opened:
             database.release()
@@ -185,9 +161,7 @@ def get_sync_session(*, read_only: bool = False) -> Iterator[Session]:
         yield session
 
 
-def get_async_session(
-    *, read_only: bool = False
-) -> AbstractAsyncContextManager[AsyncSession]:
+def get_async_session(*, read_only: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
     """A session for asyncio, on the database that the proxy stands for.
 
         async with get_async_session() as session:
@@ -215,6 +189,7 @@ def run_in_transaction(
     times; then the error is raised. `fn` may therefore run more than once. Inside another session
     there is no second try, since the outer transaction is lost with the inner one.
     """
+    _check_retries(retries, delay_s)
     target = database or proxy.obj
     nested = target.transaction_depth() > 0
     attempts = 1 if nested else retries + 1
@@ -228,3 +203,10 @@ def run_in_transaction(
             logger.warning("transaction failed, trying again in %g s: %s", delay_s, error)
             time.sleep(delay_s)
     raise AssertionError("unreachable")
+
+
+def _check_retries(retries: Any, delay_s: Any) -> None:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise ValidationError(f"retries is {shorten(retries)}; it must be 0 or more", "retries")
+    if isinstance(delay_s, bool) or not isinstance(delay_s, int | float) or not delay_s >= 0:
+        raise ValidationError(f"delay_s is {shorten(delay_s)}; it must be 0 or more", "delay_s")

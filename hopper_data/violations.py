@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import peewee
+
 from hopper_data import rowsets
 from hopper_data.database import Database
 from hopper_data.driver_errors import ConstraintViolation
-from hopper_data.errors import IntegrityError
+from hopper_data.errors import DatabaseError, IntegrityError
 from hopper_data.fields import public_name, shorten
-from hopper_data.model import BaseModel
 
 __all__ = ["explain"]
 
@@ -23,16 +24,27 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def explain(
-    violation: ConstraintViolation, model: type[BaseModel], rows: Rows, database: Database
-) -> IntegrityError:
-    """The error for a caller who wrote `rows` (normalized, by field name) of `model`."""
+    violation: ConstraintViolation,
+    model: type[Any],
+    rows: Rows,
+    database: Database,
+    *,
+    new: bool,
+) -> DatabaseError:
+    """The error for a caller who wrote `rows` (normalized, by field name) of `model`.
+
+    `new` says that the rows were to be inserted, so that their primary keys may be taken too.
+    """
     if violation.kind == "unique":
-        return _taken(violation, model, rows, database)
+        return _taken(violation, model, rows, database, new=new)
     if violation.kind == "foreign_key":
         return _unlinked(violation, model, rows, database)
     if violation.kind == "not_null":
         column = violation.columns[0] if violation.columns else "a column"
         return IntegrityError(f"{model.__name__} {column} cannot be empty", violation.constraint)
+    rule = model._meta.rules.get(violation.constraint)
+    if rule is not None:
+        return rule.error(model)  # type: ignore[no-any-return]
     return IntegrityError(
         f"{model.__name__}: the database's rule {violation.constraint!r} refuses this row",
         violation.constraint,
@@ -40,66 +52,105 @@ def explain(
 
 
 def _taken(
-    violation: ConstraintViolation, model: type[BaseModel], rows: Rows, database: Database
+    violation: ConstraintViolation, model: type[Any], rows: Rows, database: Database, *, new: bool
 ) -> IntegrityError:
     known = model._meta.columns
-    fields = [known[name] for name in violation.columns if name in known]
+    fields: Sequence[Any] = [known[name] for name in violation.columns if name in known]
+    values: Sequence[Any] = violation.values
+    primary = [field.column_name for field in model._meta.get_primary_keys()]
+    new = new or list(violation.columns) == primary
+    # The drivers tell little, and of several keys that are taken not the same one.
+    found = _first_taken(model, rows, database, new=new)
+    if found is not None:
+        fields, values = found
     name = _constraint_name(model, fields) or violation.constraint
-    if not fields:
+    if not fields or not values:
         return IntegrityError(f"{model.__name__}: {name} is already taken", name)
-    values = _taken_values(violation, model, fields, rows, database)
     names = ", ".join(public_name(field) for field in fields)
-    return IntegrityError(f"{model.__name__} {names} {values} is already taken", name)
+    shown = [shorten(str(value)) for value in values]
+    key = shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
+    return IntegrityError(f"{model.__name__} {names} {key} is already taken", name)
 
 
-def _taken_values(
-    violation: ConstraintViolation,
-    model: type[BaseModel],
-    fields: Sequence[Any],
-    rows: Rows,
-    database: Database,
-) -> str:
-    keys = [tuple(row.get(field.name) for field in fields) for row in rows]
-    taken: Sequence[Any] = violation.values
-    if not taken:
-        repeated = {key for key in keys if keys.count(key) > 1} if len(keys) < 2000 else set()
-        taken = next(iter(repeated), None) or _first_stored(model, fields, rows, database) or keys[0]
-    shown = [str(value) for value in taken]
-    return shorten(shown[0]) if len(shown) == 1 else f"({', '.join(map(shorten, shown))})"
+def _first_taken(
+    model: type[Any], rows: Rows, database: Database, *, new: bool
+) -> tuple[Sequence[Any], tuple[Any, ...]] | None:
+    """The first key, in the order of the rows, that the table or an earlier row has."""
+    primary = model._meta.get_primary_keys()
+    uniques = [*([primary] if new else []), *_unique_fields(model)]
+    owners = [_owners(model, fields, rows, database) for fields in uniques]
+    for row in rows:
+        me = _key(row, primary)
+        for fields, owner in zip(uniques, owners, strict=True):
+            key = _key(row, fields)
+            if None in key:
+                continue
+            if key in owner and (new or owner[key] != me):
+                return fields, key
+            owner[key] = me
+    return None
 
 
-def _first_stored(
-    model: type[BaseModel], fields: Sequence[Any], rows: Rows, database: Database
-) -> tuple[Any, ...] | None:
-    """The first of the rows' keys that the table has."""
-    if len(rows) == 1:
-        return None
+def _key(row: Mapping[str, Any], fields: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(row.get(field.name) for field in fields)
+
+
+def _owners(
+    model: type[Any], fields: Sequence[Any], rows: Rows, database: Database
+) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Which of the rows' keys the table has, and the primary keys of the rows that have them."""
+    named = [row for row in rows if None not in _key(row, fields)]
+    if not named:
+        return {}
+    primary = model._meta.get_primary_keys()
+    columns = [*fields, *primary]
     sql = (
-        f"SELECT {rowsets.columns(fields, 'v.')} FROM {rowsets.rowset(database, fields)} "
-        f"JOIN {rowsets.table_name(model)} AS t ON "
+        f"SELECT {rowsets.columns(columns, 't.')} FROM {rowsets.rowset(database, fields)} "
+        f"JOIN {rowsets.table_name(model, database)} AS t ON "
         + " AND ".join(f't."{field.column_name}" = v."{field.column_name}"' for field in fields)
-        + " LIMIT 1"
     )
-    row = database.execute_sql(sql, (rowsets.document(fields, rows),)).fetchone()
-    return tuple(row) if row else None
+    found = database.execute_sql(sql, (rowsets.document(fields, named),)).fetchall()
+    size = len(fields)
+    return {
+        tuple(values[:size]): tuple(values[size:])
+        for values in (
+            [field.python_value(value) for field, value in zip(columns, row, strict=True)]
+            for row in found
+        )
+    }
 
 
-def _constraint_name(model: type[BaseModel], fields: Sequence[Any]) -> str | None:
+def _unique_fields(model: type[Any]) -> list[list[Any]]:
+    """The fields of each unique index that is about columns alone, in their order."""
+    return [
+        list(index._expressions)
+        for index in model._meta.fields_to_index()
+        if getattr(index, "_unique", False)
+        and index._where is None
+        and all(map(_is_field, index._expressions))
+    ]
+
+
+def _is_field(node: Any) -> bool:
+    return isinstance(node, peewee.Field)
+
+
+def _constraint_name(model: type[Any], fields: Sequence[Any]) -> str | None:
     """PostgreSQL's name for the constraint on some columns, on SQLite too."""
-    table = model._meta.table_name
-    if [field.name for field in fields] == [f.name for f in model._meta.get_primary_keys()]:
-        return f"{table}_pkey"
-    columns = tuple(field.column_name for field in fields)
+    names = [field.name for field in fields]
+    if names == [field.name for field in model._meta.get_primary_keys()]:
+        return f"{model._meta.plain_name}_pkey"
     for index in model._meta.fields_to_index():
         expressions = getattr(index, "_expressions", ())
-        names = tuple(getattr(item, "column_name", None) for item in expressions)
-        if getattr(index, "_unique", False) and names == columns:
+        if getattr(index, "_unique", False) and names == [
+            getattr(item, "name", None) for item in expressions
+        ]:
             return str(index._name)
     return None
 
 
 def _unlinked(
-    violation: ConstraintViolation, model: type[BaseModel], rows: Rows, database: Database
+    violation: ConstraintViolation, model: type[Any], rows: Rows, database: Database
 ) -> IntegrityError:
     for field in model._meta.refs:
         missing = _missing_parent(field, rows, database)
@@ -110,7 +161,7 @@ def _unlinked(
                 foreign_key_name(field),
             )
     for field in model._meta.backrefs:
-        children = _children(field, model, rows, database)
+        children = _children(field, rows, database)
         if children:
             return IntegrityError(
                 f"{children:,} {field.model.__name__} "
@@ -125,14 +176,14 @@ def _unlinked(
 
 def foreign_key_name(field: Any) -> str:
     """The name of a foreign key's constraint on both backends."""
-    return f"fk_{field.model._meta.table_name}_{field.column_name}"
+    return f"fk_{field.model._meta.full_name}_{field.column_name}"
 
 
 def _missing_parent(field: Any, rows: Rows, database: Database) -> Any:
     named = [{field.name: row[field.name]} for row in rows if row.get(field.name) is not None]
     if not named:
         return None
-    parent, key = rowsets.table_name(field.rel_model), field.rel_field.column_name
+    parent, key = rowsets.table_name(field.rel_model, database), field.rel_field.column_name
     sql = (
         f'SELECT v."{field.column_name}" FROM {rowsets.rowset(database, [field])} '
         f'WHERE NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE p."{key}" = v."{field.column_name}") '
@@ -142,7 +193,7 @@ def _missing_parent(field: Any, rows: Rows, database: Database) -> Any:
     return row[0] if row else None
 
 
-def _children(field: Any, model: type[BaseModel], rows: Rows, database: Database) -> int:
+def _children(field: Any, rows: Rows, database: Database) -> int:
     if field.on_delete in ("CASCADE", "SET NULL"):
         return 0
     key = field.rel_field
@@ -150,7 +201,7 @@ def _children(field: Any, model: type[BaseModel], rows: Rows, database: Database
     if not named:
         return 0
     sql = (
-        f"SELECT COUNT(*) FROM {rowsets.table_name(field.model)} AS c "
+        f"SELECT COUNT(*) FROM {rowsets.table_name(field.model, database)} AS c "
         f'JOIN {rowsets.rowset(database, [key])} ON c."{field.column_name}" = v."{key.column_name}"'
     )
     return int(database.execute_sql(sql, (rowsets.document([key], named),)).fetchone()[0])

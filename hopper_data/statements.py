@@ -1,0 +1,146 @@
+"""Statements of a caller's own: their placeholders, their values, and what they may not do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from hopper_data.errors import ValidationError, shorten
+
+__all__ = ["bind_parameters", "is_control"]
+
+_INT64 = 2**63
+_COMMENTS = r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*"
+_TOKENS = r"""
+    (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'   # text with escapes, of PostgreSQL
+  | '(?:[^']|'')*'                              # text
+  | "(?:[^"]|"")*"                              # a name
+  | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$             # text of PostgreSQL between tags
+  | --[^\n]*                                    # a comment
+  | /\*.*?\*/
+  | ::                                          # a cast of PostgreSQL
+  | \?(?![|&])                                  # a placeholder, not an operator of JSONB
+  | %s | %% | %
+  | :(?P<name>[A-Za-z_]\w*)
+"""
+
+
+@cache
+def _pattern(text: str, flags: int) -> re.Pattern[str]:
+    return re.compile(text, flags | re.DOTALL)
+
+
+def is_control(sql: str) -> bool:
+    """Whether a statement is about savepoints or the transaction; it must not end the latter."""
+    match = _pattern(_COMMENTS + r"([a-z]+)\b\s*([a-z]*)\s*([a-z]*)", re.I).match(sql)
+    first, second, third = (word.upper() for word in match.groups()) if match else ("", "", "")
+    if first == "ROLLBACK" and "TO" in (second, third):
+        return True
+    ends = first in ("BEGIN", "COMMIT", "END", "ABORT", "ROLLBACK")
+    if ends or (first in ("START", "PREPARE") and second == "TRANSACTION"):
+        raise ValidationError(
+            f"a session ends its own transaction, and {first} would do so too early: leave the "
+            "`with` block to commit, raise to roll back; SAVEPOINT and ROLLBACK TO may be used",
+            "sql",
+        )
+    return first in ("SAVEPOINT", "RELEASE") or (first == "SET" and second == "TRANSACTION")
+
+
+def bind_parameters(
+    sql: str, params: Sequence[Any] | Mapping[str, Any] | None, dialect: str
+) -> tuple[str, tuple[Any, ...] | None]:
+    """`sql` with the placeholders of the driver, and its values in their order."""
+    _check_sql(sql)
+    marker = "%s" if dialect == "postgresql" else "?"
+    if not params:
+        # The driver of PostgreSQL looks for placeholders even when there are no values.
+        return (sql.replace("%", "%%") if marker == "%s" else sql), None
+    if isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping):
+        raise ValidationError(
+            f"params is {type(params).__name__}; it must be a sequence such as (value,) or a dict",
+            "params",
+        )
+    statement, values = _place(sql, params, marker)
+    return statement, tuple(_parameter(value, dialect) for value in values)
+
+
+def _check_sql(sql: Any) -> None:
+    if not isinstance(sql, str) or not sql.strip():
+        raise ValidationError(f"sql is {shorten(sql)}; it must be a statement as text", "sql")
+    _check_text(sql, "sql")
+
+
+def _check_text(text: str, name: str) -> None:
+    if "\0" in text:
+        raise ValidationError(f"{name} contains a NUL character, which no text can hold", name)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError(
+            f"{name} contains a lone surrogate, which is not a character", name
+        ) from None
+
+
+def _place(
+    sql: str, params: Sequence[Any] | Mapping[str, Any], marker: str
+) -> tuple[str, list[Any]]:
+    named = params if isinstance(params, Mapping) else None
+    values: list[Any] = []
+    places = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal places
+        found, name = match[0], match["name"]
+        if name and named is not None:
+            if name not in named:
+                raise ValidationError(f"the statement names :{name}, params does not", "params")
+            values.append(named[name])
+        elif named is not None or found not in ("?", "%s"):
+            return _escape_percent(found, marker)
+        places += 1
+        return marker
+
+    statement = _pattern(_TOKENS, re.VERBOSE).sub(replace, sql)
+    if named is None:
+        values = list(params)
+    if places != len(values):
+        raise ValidationError(
+            f"the statement has {places} placeholders, params has {len(values)} values", "params"
+        )
+    return statement, values
+
+
+def _escape_percent(text: str, marker: str) -> str:
+    if marker == "%s":
+        return text if text == "%%" else text.replace("%", "%%")
+    return "%" if text == "%%" else text
+
+
+def _parameter(value: Any, dialect: str) -> Any:
+    """A value as every driver takes it, so that it meets what the fields have stored."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, str):
+        _check_text(value, "params")
+        return str(value)
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise ValidationError(f"params has {shorten(value)}; 64 bits are the most", "params")
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValidationError(f"params has a naive time, {value!r}; give it a zone", "params")
+        value = value.astimezone(UTC)
+        return value if dialect == "postgresql" else value.isoformat(" ", "microseconds")
+    if isinstance(value, UUID) or (isinstance(value, date) and dialect == "sqlite"):
+        return str(value)
+    plain = value is None or isinstance(value, int | float | bytes | memoryview | bytearray)
+    if plain or (dialect == "postgresql" and not isinstance(value, Mapping)):
+        return value
+    raise ValidationError(
+        f"params has {type(value).__name__}, which is no value of a column; write JSON as text",
+        "params",
+    )
