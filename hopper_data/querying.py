@@ -18,12 +18,13 @@ import peewee
 from peewee import OP, SQL, EnclosedNodeList, Expression, Node, Value
 
 from hopper_data.errors import ValidationError, suggest
-from hopper_data.fields import EnumField, JSONField, public_name, shorten
+from hopper_data.fields import EnumField, JSONField, public_name, shorten, shown_value
 from hopper_data.model import BaseModel, find_field
 
 __all__ = ["OrderKey", "after_cursor", "conditions", "make_cursor", "parse_order"]
 
 _MANY = 500
+_LONGEST_PATTERN = 50_000  # of SQLite
 
 
 # -- filters --------------------------------------------------------------------------------------
@@ -43,9 +44,9 @@ def conditions(model: type[BaseModel], filters: Mapping[str, Any] | None) -> lis
 
 
 def _condition(model: type[BaseModel], key: Any, value: Any) -> Node:
-    name, _, lookup = str(key).partition("__")
+    name, separator, lookup = str(key).partition("__")
     field = find_field(model, name)
-    lookup = lookup or "eq"
+    lookup = lookup if separator else "eq"
     make = _LOOKUPS.get(lookup)
     if make is None:
         raise ValidationError(
@@ -64,14 +65,14 @@ class _Lookup(NamedTuple):
     def value(self, value: Any) -> Node:
         """`value` as the column's parameter."""
         encoded = self.field.lookup_value(value)
-        return encoded if isinstance(encoded, Node) else Value(encoded, False, False)
+        return encoded if isinstance(encoded, Node) else _parameter(encoded)
 
     def text(self, value: Any) -> str:
         """`value`, which must be a text, for a column that holds text."""
-        if not isinstance(self.field, peewee._StringField):
+        if not isinstance(getattr(self.field, "rel_field", self.field), peewee._StringField):
             raise self.refuse("looks into text, which this column does not hold")
         if not isinstance(value, str):
-            raise self.refuse(f"needs a text, not {shorten(value)}")
+            raise self.refuse(f"needs a text, not {self.show(value)}")
         if "\0" in value:
             raise self.refuse("has a NUL character in its pattern")
         try:
@@ -80,12 +81,18 @@ class _Lookup(NamedTuple):
             raise self.refuse("has a lone surrogate in its pattern") from None
         return value
 
+    def show(self, value: Any) -> str:
+        """A value in a message."""
+        return shown_value(self.field, value)
+
     def refuse(self, reason: str) -> ValidationError:
         """The error for a lookup that cannot be."""
         model = self.field.model.__name__
-        return ValidationError(
-            f"{model} filter {self.key!r}: {reason}", public_name(self.field)
-        )
+        return ValidationError(f"{model} filter {self.key!r}: {reason}", public_name(self.field))
+
+
+def _parameter(value: Any) -> Value:
+    return Value(value, converter=False, unpack=False)
 
 
 def _equal(lookup: _Lookup, value: Any) -> Node:
@@ -141,7 +148,7 @@ def _not_in(lookup: _Lookup, value: Any) -> Node:
 
 def _items(lookup: _Lookup, value: Any) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise lookup.refuse(f"needs a list of values, not {shorten(value)}")
+        raise lookup.refuse(f"needs a list of values, not {lookup.show(value)}")
     return list(value)
 
 
@@ -167,7 +174,7 @@ class _ManyValues(peewee.ColumnBase):
         if ctx.state.dialect == "sqlite":
             ctx.literal("(SELECT value FROM json_each(")
             return ctx.value(json.dumps(self.items), converter=False).literal("))")
-        return ctx.sql(EnclosedNodeList([Value(item, False, False) for item in self.items]))
+        return ctx.sql(EnclosedNodeList([_parameter(item) for item in self.items]))
 
 
 def _is(lookup: _Lookup, value: Any) -> Node:
@@ -179,21 +186,23 @@ def _is(lookup: _Lookup, value: Any) -> Node:
 
 def _is_null(lookup: _Lookup, value: Any) -> Node:
     if not isinstance(value, bool):
-        raise lookup.refuse(f"needs True or False, not {shorten(value)}")
+        raise lookup.refuse(f"needs True or False, not {lookup.show(value)}")
     return Expression(lookup.field, OP.IS if value else OP.IS_NOT, None)
 
 
 def _between(lookup: _Lookup, value: Any) -> Node:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise lookup.refuse(f"needs a pair (low, high), not {shorten(value)}")
-    return _compare(OP.GTE)(lookup, value[0]) & _compare(OP.LTE)(lookup, value[1])
+        raise lookup.refuse(f"needs a pair (low, high), not {lookup.show(value)}")
+    low: Any = _compare(OP.GTE)(lookup, value[0])
+    found: Node = low & _compare(OP.LTE)(lookup, value[1])
+    return found
 
 
 # Patterns. Without regard to case means ASCII case, on both backends.
 
 
 class _Like(peewee.ColumnBase):
-    """`column LIKE pattern` with `\\` as escape, with or without regard to case."""
+    """`column LIKE pattern`, a backslash as escape, with or without regard to case."""
 
     def __init__(self, field: Any, pattern: str, *, fold: bool) -> None:
         self.field = field
@@ -211,7 +220,7 @@ class _Like(peewee.ColumnBase):
 
 
 def like_to_glob(pattern: str) -> str:
-    """A LIKE pattern with `\\` as escape, as a GLOB pattern."""
+    """A LIKE pattern, a backslash as its escape, as a GLOB pattern."""
     parts = []
     characters = iter(pattern)
     for character in characters:
@@ -233,7 +242,14 @@ def _like(lookup: _Lookup, value: Any) -> Node:
     pattern = lookup.text(value)
     if len(re.findall(r"\\*$", pattern)[0]) % 2:
         raise lookup.refuse("ends with a single backslash, which escapes nothing")
-    return _Like(lookup.field, pattern, fold=lookup.name == "ilike")
+    return _matching(lookup, pattern, fold=lookup.name == "ilike")
+
+
+def _matching(lookup: _Lookup, pattern: str, *, fold: bool) -> Node:
+    longest = pattern if fold else like_to_glob(pattern)
+    if len(longest.encode()) > _LONGEST_PATTERN:
+        raise lookup.refuse(f"has a pattern of more than {_LONGEST_PATTERN:,} bytes")
+    return _Like(lookup.field, pattern, fold=fold)
 
 
 def _part(template: str) -> Callable[[_Lookup, Any], Node]:
@@ -242,7 +258,7 @@ def _part(template: str) -> Callable[[_Lookup, Any], Node]:
             lookup.value(value)
             return lookup.field.contains(value)
         pattern = template.format(_escape_like(lookup.text(value)))
-        return _Like(lookup.field, pattern, fold=True)
+        return _matching(lookup, pattern, fold=True)
 
     return make
 
@@ -347,10 +363,12 @@ class OrderKey(NamedTuple):
     def decode(self, value: Any) -> Node | None:
         """A key from a cursor, as a parameter."""
         if value is None:
+            if not self.field.null:
+                raise ValueError("this column is never empty")
             return None
         if self.ranked:
             return SQL(str(int(value)))
-        return Value(self.field.lookup_value(value), False, False)
+        return _parameter(self.field.lookup_value(value))
 
 
 class _Unindexed(peewee.ColumnBase):
@@ -367,6 +385,10 @@ class _Unindexed(peewee.ColumnBase):
 
 def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) -> list[OrderKey]:
     """The keys of `"-priority,created_at"`, with the primary key as the last tie-breaker."""
+    if order_by is not None and not isinstance(order_by, str | list | tuple):
+        raise ValidationError(
+            f'order_by is {shorten(order_by)}; it must be like "-priority,created_at"', "order_by"
+        )
     parts = order_by.split(",") if isinstance(order_by, str) else list(order_by or ())
     keys: list[OrderKey] = []
     for part in parts:
@@ -377,7 +399,7 @@ def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) ->
                 "order_by",
             )
         name = part.strip()
-        field = find_field(model, name.lstrip("-+") if name[0] in "-+" else name)
+        field = find_field(model, name[1:] if name[0] in "-+" else name)
         if isinstance(field, JSONField):
             raise ValidationError(
                 f"order_by {public_name(field)!r}: JSON documents have no order", "order_by"
@@ -423,7 +445,7 @@ def after_cursor(keys: Sequence[OrderKey], cursor: Any) -> Node:
         if behind is not None:
             alternatives.append(reduce(and_, [*equal, behind]))
         equal.append(_same(key, value))
-    found = reduce(or_, alternatives)
+    found: Node = reduce(or_, alternatives)
     first, start = keys[0], values[0]
     if not first.field.null and start is not None:
         # Says again what follows from the rest, so that an index on the first key is walked.
@@ -452,7 +474,7 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any) -> list[Node | None]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         signature, values = json.loads(base64.urlsafe_b64decode(padded))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise problem from None
     if not isinstance(values, list) or len(values) != len(keys):
         raise problem
@@ -464,5 +486,5 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any) -> list[Node | None]:
         )
     try:
         return [key.decode(value) for key, value in zip(keys, values, strict=True)]
-    except (TypeError, ValueError, ValidationError):
+    except (TypeError, ValueError, OverflowError, ValidationError):
         raise problem from None

@@ -18,7 +18,7 @@ from hopper_data.fields import JSONField, JSONText, dump_json
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
 
-_CHUNK = 20_000
+_CHUNK = 10_000
 Row = Mapping[str, Any]
 
 
@@ -103,7 +103,7 @@ def insert_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]
 def update_rows(
     database: Database, model: type[Any], names: Iterable[str], rows: list[dict[str, Any]]
 ) -> int:
-    """Set the fields `names` of the rows with the given keys; the number of rows that were there."""
+    """Set the fields `names` of the rows with the given keys; how many of the rows were there."""
     keys = model._meta.get_primary_keys()
     changed = [field for field in model._meta.sorted_fields if field.name in set(names)]
     assignments = ", ".join(f'"{field.column_name}" = v."{field.column_name}"' for field in changed)
@@ -143,8 +143,8 @@ def encoded(field: Any, value: Any) -> Any:
 def placeholder(field: Any, database: Database) -> str:
     """The placeholder for such a parameter."""
     if isinstance(field, JSONField) and database.dialect == "postgresql":
-        return f"CAST({database.param} AS JSONB)"
-    return database.param
+        return "CAST(%s AS JSONB)"
+    return str(database.param)
 
 
 def upsert_row_sql(
