@@ -19,9 +19,9 @@ class AsyncRepository(Generic[M]):
 
     repository: ClassVar[type[Repository[Any]]]
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, **options: Any) -> None:
         self.session = session
-        self._sync: Any = self.repository(session)
+        self._sync: Any = self.repository(session, **options)
 
     async def get(self, id: Any, /) -> M | None:
         """The row with this primary key, or None."""

@@ -68,9 +68,9 @@ def base_module() -> str:
             "",
             "    repository: ClassVar[type[Repository[Any]]]",
             "",
-            "    def __init__(self, session: AsyncSession) -> None:",
+            "    def __init__(self, session: AsyncSession, **options: Any) -> None:",
             "        self.session = session",
-            "        self._sync: Any = self.repository(session)",
+            "        self._sync: Any = self.repository(session, **options)",
             *methods(Repository),
             "",
         ]
@@ -122,7 +122,17 @@ def methods(item: type[Any]) -> Iterator[str]:
             if node.decorator_list or node.name in seen:
                 continue
             seen.add(node.name)
-            yield from method(node)
+            yield from method(node if item is Repository else _Concrete(item).visit(node))
+
+
+class _Concrete(ast.NodeTransformer):
+    """Puts the model of a repository in place of the type variable of a generic base class."""
+
+    def __init__(self, item: type[Any]) -> None:
+        self.model = item.model.__name__
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.model, node.ctx) if node.id == "M" else node
 
 
 def method(node: ast.FunctionDef) -> Iterator[str]:

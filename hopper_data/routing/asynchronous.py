@@ -306,10 +306,14 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         """The pending tasks whose dependencies are all completed, highest priority first."""
         return await self.session.run(self._sync.get_ready_tasks, skip, limit)
 
-    async def get_blocking_tasks(self, id: str, /) -> list[Task]:
+    async def get_blocking_tasks(
+        self, id: str, /, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
         """The tasks that a task depends on and that are not completed, highest priority first."""
-        return await self.session.run(self._sync.get_blocking_tasks, id)
+        return await self.session.run(self._sync.get_blocking_tasks, id, skip, limit)
 
-    async def get_dependent_tasks(self, id: str, /) -> list[Task]:
+    async def get_dependent_tasks(
+        self, id: str, /, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
         """The tasks that depend on a task, highest priority first."""
-        return await self.session.run(self._sync.get_dependent_tasks, id)
+        return await self.session.run(self._sync.get_dependent_tasks, id, skip, limit)
