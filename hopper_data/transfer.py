@@ -283,7 +283,9 @@ def _without_mark(line: str | bytes) -> str | bytes:
 def _read(lines: Iterable[tuple[int, str | bytes]], numbers: dict[str, int]) -> Iterator[_Line]:
     """The lines with a task. `numbers` takes up the line of each id."""
     for number, raw in lines:
-        if raw.isspace() or not raw:
+        if len(raw) > MAX_LINE_BYTES:
+            _refuse(number, f"is longer than {MAX_LINE_BYTES:,} bytes")
+        if not raw.strip():
             continue
         line = _Line(number, len(raw), _normalize(number, _parse(number, raw)))
         first = numbers.setdefault(line.id, number)
@@ -293,14 +295,13 @@ def _read(lines: Iterable[tuple[int, str | bytes]], numbers: dict[str, int]) -> 
 
 
 def _parse(number: int, raw: str | bytes) -> dict[str, Any]:
-    if len(raw) > MAX_LINE_BYTES:
-        _refuse(number, f"is longer than {MAX_LINE_BYTES:,} bytes")
     try:
-        value = _decoder.decode(raw if isinstance(raw, str) else raw.decode())
+        text = raw if isinstance(raw, str) else raw.decode()
+        value = _decoder.decode(text.rstrip("\r\n"))
     except _RepeatedKeyError as error:
         _refuse(number, "is given twice", error.key)
     except json.JSONDecodeError as error:
-        _refuse(number, f"is not JSON: {error.msg} at column {error.colno}")
+        _refuse(number, f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}")
     except UnicodeDecodeError as error:
         _refuse(
             number, f"is not UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}"

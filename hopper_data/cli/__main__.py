@@ -2,4 +2,5 @@
 
 from hopper_data.cli.main import main
 
-main(prog_name="hopper-data")
+if __name__ == "__main__":
+    main(prog_name="hopper-data")
