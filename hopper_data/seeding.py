@@ -234,11 +234,11 @@ _KINDS = (
         "bug",
         (
             "Fix a crash in {thing} when the list is empty",
-            "{Thing} answers twice after a timeout",
-            "{Thing} forgets its state on reload",
+            "Double answer from {thing} after a timeout",
+            "Reloading loses the state of {thing}",
             "Wrong time zone in {thing}",
-            "{Thing} breaks with names that have an apostrophe",
-            "Find out why {thing} stops after {number} entries",
+            "Names with an apostrophe look wrong in {thing}",
+            "Only {number} entries get through {thing}",
         ),
         (
             "Seen {number} times since {weekday}, always with the same account.",
@@ -255,7 +255,7 @@ _KINDS = (
             "Offer {thing} in a second language",
             "Export {thing} as CSV",
             "Show the progress of {thing}",
-            "Send a note when {thing} has changed",
+            "Send a note about changes to {thing}",
         ),
         (
             "Asked for by {number} customers in the last survey.",
@@ -283,7 +283,7 @@ _KINDS = (
         "performance",
         (
             "Make {thing} faster for large accounts",
-            "Cache what {thing} asks for again and again",
+            "Cache the repeated queries of {thing}",
             "Halve the memory of {thing}",
         ),
         (
@@ -301,11 +301,19 @@ _KINDS = (
         ),
         (
             "Found in the review of {weekday}.",
-            "Not urgent, but it must not be forgotten a {number}th time.",
+            "Not urgent, but it must not be forgotten again.",
         ),
     ),
 )
 _KIND_WEIGHTS = (34, 28, 20, 12, 6)
+_DETAILS = (
+    "{Other} had the same trouble last year, so begin there.",
+    "Mind the effect on {other}.",
+    "{Requester} knows the history.",
+    "At the moment it ends after {limit} entries, and nobody is told.",
+    "There is a workaround for {other} that should go with it.",
+    "It must still work with {limit} people at once.",
+)
 _CLOSINGS = (
     "Add a test that fails without the change.",
     "Keep the old behaviour behind a switch for one release.",
@@ -364,19 +372,30 @@ def _made(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
 
 def _texts(area: _Area, chance: random.Random) -> dict[str, Any]:
     kind = chance.choices(_KINDS, _KIND_WEIGHTS)[0]
-    thing = chance.choice(area.things)
+    thing, other = chance.sample(area.things, 2)
     words = {
         "thing": thing,
-        "Thing": thing[0].upper() + thing[1:],
+        "other": other,
+        "Other": _capital(other),
+        "Requester": _capital(chance.choice(_REQUESTERS)),
         "number": chance.randint(4, 40),
+        "limit": chance.randint(2, 60) * 50,
         "weekday": chance.choice(_WEEKDAYS),
     }
-    sentences = [chance.choice(kind.openings).format(**words), *_some(_CLOSINGS, 0, 2, chance)]
+    sentences = [
+        chance.choice(kind.openings),
+        *_some(_DETAILS, 0, 2, chance),
+        *_some(_CLOSINGS, 0, 1, chance),
+    ]
     return {
         "title": chance.choice(kind.titles).format(**words),
-        "description": " ".join(sentences),
+        "description": " ".join(sentences).format(**words),
         "tags": [kind.tag, *_some(area.tags, 1, 2, chance)],
     }
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _people(area: _Area, status: TaskStatus, chance: random.Random) -> dict[str, Any]:
