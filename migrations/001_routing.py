@@ -123,11 +123,11 @@ CREATE TABLE "hopper_instances" (
     CONSTRAINT "fk_hopper_instances_parent_id" FOREIGN KEY ("parent_id") REFERENCES "hopper_instances" ("id")
 )
 --
-CREATE INDEX "idx_hopper_instances_parent_id" ON "hopper_instances" ("parent_id")
+CREATE INDEX "idx_hopper_instances_parent_id" ON "hopper_instances" ("parent_id", "name")
 --
 CREATE INDEX "idx_hopper_instances_scope_name" ON "hopper_instances" ("scope", "name")
 --
-CREATE INDEX "idx_hopper_instances_status" ON "hopper_instances" ("status")
+CREATE INDEX "idx_hopper_instances_status" ON "hopper_instances" ("status", "name")
 --
 CREATE TABLE "routing_decisions" (
     "task_id" VARCHAR(50) COLLATE "C" NOT NULL PRIMARY KEY,
@@ -144,9 +144,9 @@ CREATE TABLE "routing_decisions" (
     CONSTRAINT "fk_routing_decisions_project" FOREIGN KEY ("project") REFERENCES "projects" ("name") ON DELETE SET NULL
 )
 --
-CREATE INDEX idx_routing_decisions_project ON routing_decisions (project, decided_at DESC)
+CREATE INDEX idx_routing_decisions_project ON routing_decisions (project, decided_at DESC, task_id)
 --
-CREATE INDEX idx_routing_decisions_strategy ON routing_decisions (decided_by, decided_at DESC)
+CREATE INDEX idx_routing_decisions_strategy ON routing_decisions (decided_by, decided_at DESC, task_id)
 --
 CREATE INDEX idx_routing_decisions_decided_at ON routing_decisions (decided_at DESC, task_id)
 --
@@ -284,6 +284,33 @@ CREATE TRIGGER task_tags_delete BEFORE DELETE ON tasks BEGIN
     DELETE FROM task_tags WHERE task_id = old.id;
 END
 --
+CREATE TABLE task_dependencies (
+    needed_id TEXT NOT NULL,
+    task_id VARCHAR(50) NOT NULL
+        REFERENCES tasks (id) ON DELETE CASCADE ON UPDATE CASCADE,
+    PRIMARY KEY (needed_id, task_id)
+) WITHOUT ROWID
+--
+CREATE INDEX idx_task_dependencies_task_id ON task_dependencies (task_id)
+--
+CREATE TRIGGER task_dependencies_insert AFTER INSERT ON tasks
+WHEN json_type(new.depends_on) = 'array' BEGIN
+    INSERT OR IGNORE INTO task_dependencies (needed_id, task_id)
+    SELECT value, new.id FROM json_each(new.depends_on) WHERE type = 'text';
+END
+--
+CREATE TRIGGER task_dependencies_update AFTER UPDATE OF depends_on ON tasks
+WHEN new.depends_on IS NOT old.depends_on BEGIN
+    DELETE FROM task_dependencies WHERE task_id = new.id;
+    INSERT OR IGNORE INTO task_dependencies (needed_id, task_id)
+    SELECT value, new.id FROM json_each(new.depends_on)
+    WHERE type = 'text' AND json_type(new.depends_on) = 'array';
+END
+--
+CREATE TRIGGER task_dependencies_delete BEFORE DELETE ON tasks BEGIN
+    DELETE FROM task_dependencies WHERE task_id = old.id;
+END
+--
 CREATE TABLE task_documents (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     task_id VARCHAR(50) NOT NULL UNIQUE
@@ -332,11 +359,11 @@ CREATE TABLE "hopper_instances" (
     CONSTRAINT "fk_hopper_instances_parent_id" FOREIGN KEY ("parent_id") REFERENCES "hopper_instances" ("id")
 )
 --
-CREATE INDEX "idx_hopper_instances_parent_id" ON "hopper_instances" ("parent_id")
+CREATE INDEX "idx_hopper_instances_parent_id" ON "hopper_instances" ("parent_id", "name")
 --
 CREATE INDEX "idx_hopper_instances_scope_name" ON "hopper_instances" ("scope", "name")
 --
-CREATE INDEX "idx_hopper_instances_status" ON "hopper_instances" ("status")
+CREATE INDEX "idx_hopper_instances_status" ON "hopper_instances" ("status", "name")
 --
 CREATE TABLE "routing_decisions" (
     "task_id" VARCHAR(50) NOT NULL PRIMARY KEY,
@@ -353,9 +380,9 @@ CREATE TABLE "routing_decisions" (
     CONSTRAINT "fk_routing_decisions_project" FOREIGN KEY ("project") REFERENCES "projects" ("name") ON DELETE SET NULL
 )
 --
-CREATE INDEX idx_routing_decisions_project ON routing_decisions (project, decided_at DESC)
+CREATE INDEX idx_routing_decisions_project ON routing_decisions (project, decided_at DESC, task_id)
 --
-CREATE INDEX idx_routing_decisions_strategy ON routing_decisions (decided_by, decided_at DESC)
+CREATE INDEX idx_routing_decisions_strategy ON routing_decisions (decided_by, decided_at DESC, task_id)
 --
 CREATE INDEX idx_routing_decisions_decided_at ON routing_decisions (decided_at DESC, task_id)
 --
@@ -421,6 +448,8 @@ DROP TABLE "hopper_instances"
 DROP TABLE task_search
 --
 DROP TABLE task_documents
+--
+DROP TABLE task_dependencies
 --
 DROP TABLE task_tags
 --

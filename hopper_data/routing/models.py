@@ -130,7 +130,7 @@ class Task(AcyclicModel):
     class Meta:
         table_name = "tasks"
         indexes = tuple(SQL(statement) for statement in schema.TASK_INDEXES)
-        objects = (schema.TASK_TAGS, schema.TASK_SEARCH)
+        objects = (schema.TASK_TAGS, schema.TASK_DEPENDENCIES, schema.TASK_SEARCH)
 
 
 class HopperInstance(AcyclicModel):
@@ -160,11 +160,15 @@ class HopperInstance(AcyclicModel):
         table_name = "hopper_instances"
 
 
-HopperInstance.add_index(HopperInstance.parent, name="idx_hopper_instances_parent_id")
+HopperInstance.add_index(
+    HopperInstance.parent, HopperInstance.name, name="idx_hopper_instances_parent_id"
+)
 HopperInstance.add_index(
     HopperInstance.scope, HopperInstance.name, name="idx_hopper_instances_scope_name"
 )
-HopperInstance.add_index(HopperInstance.status, name="idx_hopper_instances_status")
+HopperInstance.add_index(
+    HopperInstance.status, HopperInstance.name, name="idx_hopper_instances_status"
+)
 
 
 class RoutingDecision(BaseModel):

@@ -15,6 +15,7 @@ __all__ = [
     "DECISION_INDEXES",
     "FEEDBACK_INDEXES",
     "RANK",
+    "TASK_DEPENDENCIES",
     "TASK_INDEXES",
     "TASK_SEARCH",
     "TASK_TAGS",
@@ -52,54 +53,62 @@ TASK_INDEXES = (
     _index("idx_tasks_active", "tasks", "project", ACTIVE),
 )
 
-DECISION_INDEXES = (
-    _index("idx_routing_decisions_project", "routing_decisions", "project, decided_at DESC"),
-    _index("idx_routing_decisions_strategy", "routing_decisions", "decided_by, decided_at DESC"),
-    _index("idx_routing_decisions_decided_at", "routing_decisions", "decided_at DESC, task_id"),
-    _index("idx_routing_decisions_confidence", "routing_decisions", "confidence, task_id"),
+DECISION_INDEXES = tuple(
+    _index(f"idx_routing_decisions_{name}", "routing_decisions", columns)
+    for name, columns in (
+        # Lists, newest first, of one project, one strategy and all; then by rising confidence.
+        ("project", "project, decided_at DESC, task_id"),
+        ("strategy", "decided_by, decided_at DESC, task_id"),
+        ("decided_at", "decided_at DESC, task_id"),
+        ("confidence", "confidence, task_id"),
+    )
 )
 
 FEEDBACK_INDEXES = (
     _index("idx_task_feedback_created_at", "task_feedback", "created_at DESC, task_id"),
 )
 
-TASK_TAGS = SchemaObject(
-    "task_tags",
-    # json_each cannot use an index, so each tag has a row of its own.
-    sqlite=(
-        """CREATE TABLE IF NOT EXISTS task_tags (
-            tag TEXT NOT NULL,
+
+def _list_index(column: str, table: str, item: str) -> SchemaObject:
+    """What finds the tasks by an item of the JSON list in `column`."""
+    return SchemaObject(
+        table,
+        # json_each cannot use an index, so each item has a row of its own.
+        sqlite=(
+            f"""CREATE TABLE IF NOT EXISTS {table} (
+            {item} TEXT NOT NULL,
             task_id VARCHAR(50) NOT NULL
                 REFERENCES tasks (id) ON DELETE CASCADE ON UPDATE CASCADE,
-            PRIMARY KEY (tag, task_id)
+            PRIMARY KEY ({item}, task_id)
         ) WITHOUT ROWID""",
-        "CREATE INDEX IF NOT EXISTS idx_task_tags_task_id ON task_tags (task_id)",
-        """CREATE TRIGGER IF NOT EXISTS task_tags_insert AFTER INSERT ON tasks
-        WHEN json_type(new.tags) = 'array' BEGIN
-            INSERT OR IGNORE INTO task_tags (tag, task_id)
-            SELECT value, new.id FROM json_each(new.tags) WHERE type = 'text';
+            f"CREATE INDEX IF NOT EXISTS idx_{table}_task_id ON {table} (task_id)",
+            f"""CREATE TRIGGER IF NOT EXISTS {table}_insert AFTER INSERT ON tasks
+        WHEN json_type(new.{column}) = 'array' BEGIN
+            INSERT OR IGNORE INTO {table} ({item}, task_id)
+            SELECT value, new.id FROM json_each(new.{column}) WHERE type = 'text';
         END""",
-        """CREATE TRIGGER IF NOT EXISTS task_tags_update AFTER UPDATE OF tags ON tasks
-        WHEN new.tags IS NOT old.tags BEGIN
-            DELETE FROM task_tags WHERE task_id = new.id;
-            INSERT OR IGNORE INTO task_tags (tag, task_id)
-            SELECT value, new.id FROM json_each(new.tags)
-            WHERE type = 'text' AND json_type(new.tags) = 'array';
+            f"""CREATE TRIGGER IF NOT EXISTS {table}_update AFTER UPDATE OF {column} ON tasks
+        WHEN new.{column} IS NOT old.{column} BEGIN
+            DELETE FROM {table} WHERE task_id = new.id;
+            INSERT OR IGNORE INTO {table} ({item}, task_id)
+            SELECT value, new.id FROM json_each(new.{column})
+            WHERE type = 'text' AND json_type(new.{column}) = 'array';
         END""",
-        # Not left to the foreign key alone: other programs may have those switched off.
-        """CREATE TRIGGER IF NOT EXISTS task_tags_delete BEFORE DELETE ON tasks BEGIN
-            DELETE FROM task_tags WHERE task_id = old.id;
+            # Not left to the foreign key alone: other programs may have those switched off.
+            f"""CREATE TRIGGER IF NOT EXISTS {table}_delete BEFORE DELETE ON tasks BEGIN
+            DELETE FROM {table} WHERE task_id = old.id;
         END""",
-    ),
-    postgresql=(
-        "CREATE INDEX IF NOT EXISTS idx_tasks_tags ON tasks USING gin (tags jsonb_path_ops)",
-        (
-            "CREATE INDEX IF NOT EXISTS idx_tasks_depends_on ON tasks "
-            "USING gin (depends_on jsonb_path_ops)"
         ),
-    ),
-    drop=("DROP TABLE IF EXISTS task_tags",),
-)
+        postgresql=(
+            f"""CREATE INDEX IF NOT EXISTS idx_tasks_{column} ON tasks
+        USING gin ({column} jsonb_path_ops)""",
+        ),
+        drop=(f"DROP TABLE IF EXISTS {table}",),
+    )
+
+
+TASK_TAGS = _list_index("tags", "task_tags", "tag")
+TASK_DEPENDENCIES = _list_index("depends_on", "task_dependencies", "needed_id")
 
 INDEXED_CHARACTERS = 100_000
 """How much of a text is searched. A `tsvector` holds 1 MB at the most."""

@@ -87,20 +87,17 @@ class TaskRepository(AcyclicRepository[Task]):
 
     def _tag_term(self, tags: list[str], match: str) -> Any:
         if self.database.dialect == "sqlite":
-            number = len(tags) if match == "all" else 1
+            # The plus keeps the query planner from walking through every tag of every task.
+            both = "GROUP BY +task_id HAVING COUNT(*) = ?" if match == "all" else ""
             return SQL(
                 '"t1"."id" IN (SELECT task_id FROM task_tags '
-                "WHERE tag IN (SELECT value FROM json_each(?)) "
-                "GROUP BY task_id HAVING COUNT(*) >= ?)",
-                (dump_json(tags), number),
+                f"WHERE tag IN (SELECT value FROM json_each(?)) {both})",
+                (dump_json(tags), len(tags)) if both else (dump_json(tags),),
             )
         if match == "all":
             return SQL('"t1"."tags" @> CAST(%s AS JSONB)', (dump_json(tags),))
-        return SQL(
-            '"t1"."tags" @> ANY (SELECT jsonb_build_array(value) '
-            "FROM jsonb_array_elements(CAST(%s AS JSONB)))",
-            (dump_json(tags),),
-        )
+        terms = " OR ".join('"t1"."tags" @> CAST(%s AS JSONB)' for _ in tags)
+        return SQL(f"({terms})", tuple(dump_json([tag]) for tag in tags))
 
     # -- search -----------------------------------------------------------------------------------
 
@@ -164,7 +161,7 @@ class TaskRepository(AcyclicRepository[Task]):
             "WHERE needed.status IS NULL OR needed.status <> 'completed')"
         )
 
-    def get_blocking_tasks(self, id: str, /) -> list[Task]:
+    def get_blocking_tasks(self, id: str, /, skip: int = 0, limit: int | None = None) -> list[Task]:
         """The tasks that a task depends on and that are not completed, highest priority first."""
         dependencies = dependencies_of(self.database.dialect, "this")
         found = SQL(
@@ -172,11 +169,26 @@ class TaskRepository(AcyclicRepository[Task]):
             f"WHERE this.id = {self.database.param})",
             (Task.id.lookup_value(id),),
         )
-        return self._find(found, Task.status != TaskStatus.COMPLETED, order_by=_QUEUE)
+        return self._find(
+            found,
+            Task.status != TaskStatus.COMPLETED,
+            order_by=_QUEUE,
+            skip=skip,
+            limit=limit,
+        )
 
-    def get_dependent_tasks(self, id: str, /) -> list[Task]:
+    def get_dependent_tasks(
+        self, id: str, /, skip: int = 0, limit: int | None = None
+    ) -> list[Task]:
         """The tasks that depend on a task, highest priority first."""
-        return self.filter({"depends_on__contains": [id]}, order_by=_QUEUE)
+        key = Task.id.lookup_value(id)
+        if self.database.dialect == "sqlite":
+            term = SQL(
+                '"t1"."id" IN (SELECT task_id FROM task_dependencies WHERE needed_id = ?)', (key,)
+            )
+        else:
+            term = SQL('"t1"."depends_on" @> CAST(%s AS JSONB)', (dump_json([key]),))
+        return self._find(term, order_by=_QUEUE, skip=skip, limit=limit)
 
 
 class _Hits(Source):
