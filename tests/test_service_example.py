@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from examples import async_worker
 from examples.service import app
 from hopper_data import TaskRepository, connect
 from hopper_data.database import Database, proxy
@@ -86,3 +87,16 @@ def test_a_service_without_a_database_is_unavailable() -> None:
 
     assert serve(proxy.obj, work) == 503
     proxy.initialize(None)
+
+
+def test_workers_do_every_task_once(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_session(database) as session:
+        TaskRepository(session).bulk_create([{"title": f"Task {n}"} for n in range(12)])
+
+    async def together() -> int:
+        return sum(await asyncio.gather(*(async_worker.work(name) for name in "abc")))
+
+    assert asyncio.run(together()) == 12
+    assert len(capsys.readouterr().out.splitlines()) == 12
+    with open_session(database) as session:
+        assert TaskRepository(session).count({"status": "completed"}) == 12
