@@ -62,12 +62,14 @@ class CheckedField(_Field[_V]):
     """What the fields of the package share.
 
     `server_default=True` gives the column a default in the database too, so that rows of other
-    programs are right: the field's own default, or the present moment for a time.
+    programs are right: the field's own default, or the present moment for a time. A field that is
+    `secret` is in no message; one that `folds_case` is unique without regard to case.
     """
 
     model: Any
     name: str
     secret: bool = False
+    folds_case: bool = False
 
     def __init__(self, *args: Any, server_default: bool = False, **kwargs: Any) -> None:
         self.server_default = server_default
@@ -133,6 +135,14 @@ def shown_value(field: Any, value: object) -> str:
         other.secret for other in field.model._meta.sorted_fields
     )
     return "(hidden)" if field.secret or misplaced else shorten(value)
+
+
+def fold_case(text: str) -> str:
+    """What two spellings of a text have in common where the case of A to Z does not count.
+
+    The same as LOWER of our columns on both backends.
+    """
+    return text.encode().lower().decode()
 
 
 def public_name(field: peewee.Field[Any]) -> str:

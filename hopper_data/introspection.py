@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,12 +61,17 @@ class Table:
         }
 
 
-def describe(database: Database, schemas: Sequence[str] = ()) -> dict[str, Table]:
-    """Every table of the present schema, and of further ones by name, but for SQLite's own."""
+def describe(database: Database, namespaces: Iterable[str] = ()) -> dict[str, Table]:
+    """Every table of the present schema, and of the schemas for further namespaces of models.
+
+    SQLite's own tables are left out. Definitions do not say which schema a name belongs to, since
+    that depends on the search path.
+    """
     if database.dialect == "sqlite":
         return _describe_sqlite(database)
     present = database.execute_sql("SELECT current_schema()").fetchone()[0]
-    return _describe_postgresql(database, [present, *schemas])
+    schemas = {f"{database.schema_prefix}{name}": f"{name}." for name in namespaces}
+    return _describe_postgresql(database, {**schemas, present: ""})
 
 
 def compare(found: dict[str, Table], expected: dict[str, Table]) -> list[str]:
@@ -260,18 +265,19 @@ _TRIGGERS = """
     ORDER BY n.nspname, c.relname, t.tgname"""
 
 
-def _describe_postgresql(database: Database, schemas: list[str]) -> dict[str, Table]:
-    present = schemas[0]
+def _describe_postgresql(database: Database, schemas: Mapping[str, str]) -> dict[str, Table]:
+    """`schemas` maps the names of schemas to what the names of their tables begin with."""
+    qualifier = re.compile(rf"\b(?:{'|'.join(map(re.escape, schemas))})\.")
     tables: dict[str, Table] = {}
 
     def name_of(schema: str, table: str) -> str:
-        return table if schema == present else f"{schema}.{table}"
+        return f"{schemas[schema]}{table}"
 
     def plain(definition: str) -> str:
-        return re.sub(r"\s+", " ", definition.replace(f"{present}.", "")).strip()
+        return re.sub(r"\s+", " ", qualifier.sub("", definition)).strip()
 
     def rows(sql: str) -> list[Any]:
-        return list(database.execute_sql(sql, (schemas,)).fetchall())
+        return list(database.execute_sql(sql, (list(schemas),)).fetchall())
 
     for schema, table, column, kind, nullable, expression, generated in rows(_COLUMNS):
         found = tables.setdefault(name_of(schema, table), Table())

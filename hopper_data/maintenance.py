@@ -9,8 +9,11 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from hopper_data.chat.models import CHAT_MODELS
 from hopper_data.config import Environment
 from hopper_data.database import Database, create_database, using
 from hopper_data.errors import DatabaseError, SchemaVersionMismatch, ValidationError
@@ -52,7 +55,11 @@ logger = logging.getLogger("hopper_data")
 
 def all_models() -> tuple[type[BaseModel], ...]:
     """The models of all domains, parents first."""
-    return (*ROUTING_MODELS, *PLANNING_MODELS)
+    return (*ROUTING_MODELS, *PLANNING_MODELS, *CHAT_MODELS)
+
+
+def _namespaces() -> set[str]:
+    return {model._meta.namespace for model in all_models() if model._meta.namespace}
 
 
 def init_database(database: Database | None = None, *, create_tables: bool = False) -> Database:
@@ -131,28 +138,49 @@ def check_database_health(database: Database | None = None) -> bool:
 
 
 def get_database_health(database: Database | None = None) -> dict[str, Any]:
-    """What a person on call wants to know.
+    """What a person on call wants to know, within the connect timeout and also when all is busy.
 
-    `reachable`, and when it is: `latency_ms`, `server_version`, `schema_version`,
-    `pending_migrations`, `pool`, `size_bytes` and `oldest_transaction_s` (None on SQLite, and when
-    there is none). When it is not, `error` says why.
+    `reachable`, and `pool`: how many connections of this process are `in_use` and `idle`, and the
+    `max` there may be. Where the database answers: `latency_ms` of a query, `server_version`,
+    `schema_version`, `pending_migrations`, `size_bytes` on disk, and `oldest_transaction_s`, for
+    how long the oldest transaction has been open: on PostgreSQL of all clients, on SQLite of this
+    process; None when there is none. `error` says what failed. Creates nothing.
     """
     target = target_database(database)
-    start = time.perf_counter()
-    health: dict[str, Any] = {"url": target.label, "reachable": False}
+    health: dict[str, Any] = {
+        "url": target.label,
+        "reachable": False,
+        "pool": target.pool_status(),
+        "oldest_transaction_s": target.longest_use_s(),
+    }
+    probe = _probe(target)
     try:
-        with open_session(target, read_only=True) as session:
+        with open_session(probe, read_only=True) as session:
+            start = time.perf_counter()
             session.execute("SELECT 1")
             health["latency_ms"] = round((time.perf_counter() - start) * 1000, 2)
-            health["server_version"] = _server_version(target)
-            health["pool"] = target.pool_status()
-            health["size_bytes"] = _size_bytes(target)
-            health["oldest_transaction_s"] = _oldest_transaction_s(target)
-        health["schema_version"] = get_schema_version(target)
-        health["pending_migrations"] = pending_migrations(target)
+            health["reachable"] = True
+            health["server_version"] = _server_version(probe)
+            health["size_bytes"] = _size_bytes(probe)
+            if probe.dialect == "postgresql":
+                health["oldest_transaction_s"] = _oldest_transaction_s(probe)
+            health["schema_version"] = get_schema_version(probe)
+            health["pending_migrations"] = pending_migrations(probe)
     except DatabaseError as error:
-        return {**health, "error": str(error)}
-    return {**health, "reachable": True}
+        health["error"] = str(error)
+    finally:
+        if probe is not target:
+            probe.close_pool()
+    return health
+
+
+def _probe(database: Database) -> Database:
+    """The same database with a connection beside the pool, which may be exhausted."""
+    if database.url.in_memory:
+        return database
+    return create_database(
+        replace(database.config, max_connections=1, pool_size=0, must_exist=True)
+    )
 
 
 def _server_version(database: Database) -> str:
@@ -162,19 +190,20 @@ def _server_version(database: Database) -> str:
 
 
 def _size_bytes(database: Database) -> int:
-    if database.dialect == "sqlite":
-        pages = database.execute_sql("PRAGMA page_count").fetchone()[0]
-        size = database.execute_sql("PRAGMA page_size").fetchone()[0]
-        return int(pages) * int(size)
-    return int(database.execute_sql("SELECT pg_database_size(current_database())").fetchone()[0])
+    if database.dialect == "postgresql":
+        sql = "SELECT pg_database_size(current_database())"
+        return int(database.execute_sql(sql).fetchone()[0])
+    if database.url.in_memory:
+        return 0
+    files = (Path(f"{database.database}{suffix}") for suffix in ("", "-wal", "-shm"))
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _oldest_transaction_s(database: Database) -> float | None:
-    if database.dialect == "sqlite":
-        return None
     (age,) = database.execute_sql(
         "SELECT extract(epoch FROM max(clock_timestamp() - xact_start)) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        "WHERE datname = current_database() AND backend_type = 'client backend' "
+        "AND pid <> pg_backend_pid()"
     ).fetchone()
     return None if age is None else round(float(age), 3)
 
@@ -194,14 +223,14 @@ def dump_schema(database: Database | None = None) -> dict[str, dict[str, Any]]:
     """Every table of the database with its columns, constraints, indexes and triggers."""
     target = target_database(database)
     with open_session(target, read_only=True):
-        tables = describe(target)
+        tables = describe(target, _namespaces())
     return {name: table.to_dict() for name, table in sorted(tables.items())}
 
 
 def analyze_database_statistics(database: Database | None = None) -> dict[str, Any]:
     """`database_type`, `table_count`, `tables`, `row_counts` and `total_rows` of the package."""
     target = target_database(database)
-    names = [model._meta.table_name for model in all_models()]
+    names = [".".join(model._meta.path(target)) for model in all_models()]
     counts = " UNION ALL ".join(
         f"SELECT '{name}', COUNT(*) FROM {table_name(model, target)}"
         for name, model in zip(names, all_models(), strict=True)
@@ -269,9 +298,9 @@ def check_schema(database: Database | None = None) -> list[str]:
     target = target_database(database)
     refuse_newer(target, migration_names())
     with open_session(target, read_only=True):
-        found = describe(target)
+        found = describe(target, _namespaces())
     with _built_afresh(target) as model_database:
-        expected = describe(model_database)
+        expected = describe(model_database, _namespaces())
     return compare(found, expected)
 
 
@@ -284,11 +313,15 @@ def _built_afresh(database: Database) -> Iterator[Database]:
             yield fresh
         fresh.close_pool()
         return
-    with open_session(database), database.atomic() as scope:
-        database.execute_sql("CREATE SCHEMA hopper_check")
-        database.execute_sql("SET LOCAL search_path TO hopper_check")
-        _create_all(database)
-        try:
-            yield database
-        finally:
+    # Of its own, since other threads must not see the names that it uses.
+    shadow = create_database(replace(database.config, max_connections=1, pool_size=0))
+    shadow.schema_prefix = "hopper_check_"
+    try:
+        with open_session(shadow), shadow.atomic() as scope:
+            shadow.execute_sql("CREATE SCHEMA hopper_check")
+            shadow.execute_sql("SET LOCAL search_path TO hopper_check")
+            _create_all(shadow)
+            yield shadow
             scope.rollback()
+    finally:
+        shadow.close_pool()

@@ -125,11 +125,9 @@ class PooledConnections(PooledDatabase):
                     self._waiting -= 1
 
     def _exhausted(self) -> PoolTimeout:
-        taken = [entry.checked_out for entry in self._in_use.values()]
-        longest = time.time() - min(taken) if taken else 0.0
         return PoolTimeout(
             f"{self.label}: all {self.config.max_connections} connections stayed in use for "
-            f"{self.config.pool_timeout_s:g} s; one has been for {longest:.1f} s"
+            f"{self.config.pool_timeout_s:g} s; one has been for {self.longest_use_s() or 0:g} s"
         )
 
     def _mark(self, connection: Any, created: float) -> PoolConnection:
@@ -205,6 +203,12 @@ class PooledConnections(PooledDatabase):
                 "idle": len(self._connections),
                 "max": self.config.max_connections,
             }
+
+    def longest_use_s(self) -> float | None:
+        """For how many seconds the connection that was taken first is in use; None if none is."""
+        with self._pool_lock:
+            taken = [entry.checked_out for entry in self._in_use.values()]
+        return round(time.time() - min(taken), 3) if taken else None
 
     def close_pool(self) -> None:
         """Close this thread's connection and the idle ones; the others when they come back."""

@@ -429,9 +429,9 @@ def make_cursor(keys: Sequence[OrderKey], row: BaseModel) -> str:
     return base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
 
 
-def after_cursor(keys: Sequence[OrderKey], cursor: Any) -> Node:
-    """The condition for the rows behind a cursor."""
-    values = _read_cursor(keys, cursor)
+def after_cursor(keys: Sequence[OrderKey], cursor: Any, name: str = "after") -> Node:
+    """The condition for the rows behind a cursor, which callers call `name`."""
+    values = _read_cursor(keys, cursor, name)
     simple = not any(key.field.null or key.ranked for key in keys)
     if simple and len({key.descending for key in keys}) == 1:
         operator = OP.LT if keys[0].descending else OP.GT
@@ -467,9 +467,9 @@ def _same(key: OrderKey, value: Node | None) -> Any:
     return Expression(key.expression, OP.EQ, value)
 
 
-def _read_cursor(keys: Sequence[OrderKey], cursor: Any) -> list[Node | None]:
+def _read_cursor(keys: Sequence[OrderKey], cursor: Any, name: str) -> list[Node | None]:
     problem = ValidationError(
-        f"after {shorten(cursor)} is not a cursor; give the `next` of a page", "after"
+        f"{name} {shorten(cursor)} is not a cursor; give the `next` of a page", name
     )
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
@@ -480,9 +480,9 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any) -> list[Node | None]:
         raise problem
     if signature != _signature(keys):
         raise ValidationError(
-            f"after is a cursor of the order {signature!r}, the page is asked for in "
+            f"{name} is a cursor of the order {signature!r}, the page is asked for in "
             f"{_signature(keys)!r}",
-            "after",
+            name,
         )
     try:
         return [key.decode(value) for key, value in zip(keys, values, strict=True)]

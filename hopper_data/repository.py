@@ -504,11 +504,11 @@ def check_count(value: Any, name: str) -> int:
 def as_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a bulk call as a list, each checked to be a dict."""
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-        raise ValidationError(f"rows is {shorten(rows)}; it must be a list of dicts", "rows")
+        # Not shown, here and below: what is in the wrong place may be secret.
+        raise ValidationError(f"rows is {type(rows).__name__}; it must be a list of dicts", "rows")
     result = list(rows)
     for number, row in enumerate(result):
         if not isinstance(row, Mapping):
-            raise ValidationError(
-                f"row {number} is {shorten(row)}; it must be a dict of fields", "rows"
-            )
+            kind = type(row).__name__
+            raise ValidationError(f"row {number} is {kind}; it must be a dict of fields", "rows")
     return result

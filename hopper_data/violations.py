@@ -16,7 +16,7 @@ from hopper_data import rowsets
 from hopper_data.database import Database
 from hopper_data.driver_errors import ConstraintViolation
 from hopper_data.errors import DatabaseError, IntegrityError
-from hopper_data.fields import public_name, shorten
+from hopper_data.fields import fold_case, public_name, shorten
 
 __all__ = ["explain"]
 
@@ -86,13 +86,17 @@ def _first_taken(
             if None in key:
                 continue
             if key in owner and (new or owner[key] != me):
-                return fields, key
+                return fields, tuple(row[field.name] for field in fields)
             owner[key] = me
     return None
 
 
 def _key(row: Mapping[str, Any], fields: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(row.get(field.name) for field in fields)
+    return tuple(_folded(field, row.get(field.name)) for field in fields)
+
+
+def _folded(field: Any, value: Any) -> Any:
+    return fold_case(value) if field.folds_case and value is not None else value
 
 
 def _owners(
@@ -107,12 +111,12 @@ def _owners(
     sql = (
         f"SELECT {rowsets.columns(columns, 't.')} FROM {rowsets.rowset(database, fields)} "
         f"JOIN {rowsets.table_name(model, database)} AS t ON "
-        + " AND ".join(f't."{field.column_name}" = v."{field.column_name}"' for field in fields)
+        + " AND ".join(f"{_folded_sql('t', field)} = {_folded_sql('v', field)}" for field in fields)
     )
     found = database.execute_sql(sql, (rowsets.document(fields, named),)).fetchall()
     size = len(fields)
     return {
-        tuple(values[:size]): tuple(values[size:])
+        tuple(map(_folded, fields, values)): tuple(values[size:])
         for values in (
             [field.python_value(value) for field, value in zip(columns, row, strict=True)]
             for row in found
@@ -120,19 +124,28 @@ def _owners(
     }
 
 
+def _folded_sql(table: str, field: Any) -> str:
+    column = f'{table}."{field.column_name}"'
+    return f"LOWER({column})" if field.folds_case else column
+
+
 def _unique_fields(model: type[Any]) -> list[list[Any]]:
     """The fields of each unique index that is about columns alone, in their order."""
     return [
-        list(index._expressions)
+        fields
         for index in model._meta.fields_to_index()
-        if getattr(index, "_unique", False)
-        and index._where is None
-        and all(map(_is_field, index._expressions))
+        if getattr(index, "_unique", False) and index._where is None
+        for fields in [_indexed_fields(index)]
+        if all(isinstance(field, peewee.Field) for field in fields)
     ]
 
 
-def _is_field(node: Any) -> bool:
-    return isinstance(node, peewee.Field)
+def _indexed_fields(index: Any) -> list[Any]:
+    """What an index is about; for a field that folds case, the index is about LOWER of it."""
+    return [
+        node.arguments[0] if isinstance(node, peewee.Function) else node
+        for node in getattr(index, "_expressions", ())
+    ]
 
 
 def _constraint_name(model: type[Any], fields: Sequence[Any]) -> str | None:
@@ -141,10 +154,8 @@ def _constraint_name(model: type[Any], fields: Sequence[Any]) -> str | None:
     if names == [field.name for field in model._meta.get_primary_keys()]:
         return f"{model._meta.plain_name}_pkey"
     for index in model._meta.fields_to_index():
-        expressions = getattr(index, "_expressions", ())
-        if getattr(index, "_unique", False) and names == [
-            getattr(item, "name", None) for item in expressions
-        ]:
+        indexed = [getattr(item, "name", None) for item in _indexed_fields(index)]
+        if getattr(index, "_unique", False) and names == indexed:
             return str(index._name)
     return None
 
