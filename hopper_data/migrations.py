@@ -333,9 +333,9 @@ def migrate(
     """
     router = SafeRouter(target_database(database), folder)
     known = router.todo
-    refuse_newer(router.target, known)
     if target not in ("head", "base"):
         _check_name(target, known)
+    refuse_newer(router.target, known)
     keep = {"head": len(known), "base": 0}.get(target)
     keep = known.index(target) + 1 if keep is None else keep
     steps = []

@@ -43,7 +43,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask whether the data may
     "--tasks",
     type=click.IntRange(min=0),
     metavar="N",
-    help="N made-up tasks in place of the sample ones; the same each time.",
+    help="Put in N made-up tasks, not the sample ones.",
 )
 @_yes
 @common_options
@@ -54,7 +54,7 @@ def seed_command(reset: bool, tasks: int | None, yes: bool) -> None:
     """
     with settings().database(must_exist=not reset) as database:
         if reset:
-            _ask(database, yes or not sys.stdin.isatty())
+            _ask(database, yes or not _is_terminal())
             reset_database(database, confirm=True)
         require_schema(database)
         if tasks is None:
@@ -64,6 +64,11 @@ def seed_command(reset: bool, tasks: int | None, yes: bool) -> None:
                 added = seed_tasks(tasks, database, progress=advance)
     data = {"url": database.label, "added": added, "total_added": sum(added.values())}
     show(data, lambda: _print_added(database, added))
+
+
+def _is_terminal() -> bool:
+    """Whether a person is there to answer."""
+    return sys.stdin.isatty()
 
 
 def _ask(database: Database, agreed: bool) -> None:
@@ -101,10 +106,11 @@ def reset_command(yes: bool) -> None:
 @click.argument("file", type=click.File("rb"))
 @common_options
 def import_command(file: BinaryIO) -> None:
-    """Take in tasks from FILE, one JSON object a line ("-" for standard input).
+    """Take in tasks from a JSON Lines file.
 
-    New tasks are added, the given fields of others are set, and what is already as the file says
-    stays untouched. All of it or, when a line is wrong, nothing.
+    FILE has one JSON object a line; "-" is standard input. New tasks are added, the given fields
+    of others are set, and what is already as the file says stays untouched. All of it or, when a
+    line is wrong, nothing.
     """
     with settings().database() as database:
         require_schema(database)
@@ -148,9 +154,10 @@ def _file_size(file: BinaryIO) -> int | None:
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @common_options
 def export_command(file: Path) -> None:
-    """Write all tasks to FILE, one JSON object a line ("-" for standard output).
+    """Write all tasks to a JSON Lines file.
 
-    A file of that name is replaced when all is written, and not before.
+    FILE gets one JSON object a line; "-" is standard output. A file of that name is replaced when
+    all is written, and not before.
     """
     piped = str(file) == "-"
     with settings().database() as database:
@@ -161,7 +168,9 @@ def export_command(file: Path) -> None:
                 target: Path | BinaryIO = sys.stdout.buffer if piped else file
                 count = export_tasks(target, database=database, progress=advance)
     if piped:
-        click.echo(f"{count:,} tasks exported", err=True)
+        # The tasks are the output. Where JSON is wanted there is a program, which can count.
+        if not settings().as_json:
+            click.echo(f"{count:,} tasks exported", err=True)
         return
     data = {"url": database.label, "file": str(file), "total": count}
     show(data, lambda: click.echo(f"{count:,} tasks exported to {file}"))
@@ -170,7 +179,7 @@ def export_command(file: Path) -> None:
 @click.command("stats")
 @common_options
 def stats_command() -> None:
-    """Show how many rows there are, how the tasks stand, and how the routing went."""
+    """Count rows, tasks by project, and routing decisions."""
     with settings().database() as database:
         require_schema(database)
         with open_session(database, read_only=True) as session:

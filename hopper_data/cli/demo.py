@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,11 +52,11 @@ _WORDS = {
 )
 @common_options
 def demo_command(path: Path | None) -> None:
-    """Show everything at work, on a SQLite file and without a server.
+    """Show everything at work, on a file of its own.
 
-    Makes the tables, loads the sample data, routes the tasks that have no project by their
-    capabilities, and lets two workers carry some through. The file lies in a temporary folder and
-    goes away afterwards, unless --database names one.
+    Needs no server. Makes the tables, loads the sample data, routes the tasks that have no
+    project by their capabilities, and lets two workers carry some through. The SQLite file lies
+    in a temporary folder and goes away afterwards, unless --database names one.
     """
     options = settings()
     if options.url:
@@ -143,7 +144,7 @@ def _draw(data: dict[str, Any]) -> None:
         f"All of this took {data['seconds']:.1f} s."
     )
     if data["kept"]:
-        click.echo(f"Look on: hopper-data stats --url {data['database']}")
+        click.echo(f"Look on: hopper-data stats --url {shlex.quote(data['database'])}")
     else:
         click.echo("Keep the file next time: hopper-data demo --database demo.db")
 

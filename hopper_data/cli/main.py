@@ -134,6 +134,7 @@ def _log_on_stderr() -> Iterator[None]:
 
 
 @click.group(
+    "hopper-data",
     cls=Program,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -19,7 +19,7 @@ __all__ = ["health_command", "info_command"]
 @click.command("info")
 @common_options
 def info_command() -> None:
-    """Show which database the other commands work on, and where its schema stands."""
+    """Show which database this is, and its schema version."""
     with settings().database() as database:
         refuse_newer(database, migration_names())
         data = {
