@@ -71,7 +71,7 @@ CREATE INDEX idx_tasks_requester_newest ON tasks (requester, created_at DESC, id
 --
 CREATE INDEX idx_tasks_unassigned ON tasks (created_at DESC, id) WHERE project IS NULL
 --
-CREATE INDEX idx_tasks_queue ON tasks ((CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) DESC, created_at, id) WHERE status = 'pending'
+CREATE INDEX idx_tasks_queue ON tasks (status, (CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) DESC, created_at, id) WHERE status = 'pending'
 --
 CREATE INDEX idx_tasks_active ON tasks (project) WHERE status IN ('pending', 'claimed', 'in_progress', 'blocked')
 --
@@ -253,7 +253,7 @@ CREATE INDEX idx_tasks_requester_newest ON tasks (requester, created_at DESC, id
 --
 CREATE INDEX idx_tasks_unassigned ON tasks (created_at DESC, id) WHERE project IS NULL
 --
-CREATE INDEX idx_tasks_queue ON tasks ((CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) DESC, created_at, id) WHERE status = 'pending'
+CREATE INDEX idx_tasks_queue ON tasks (status, (CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) DESC, created_at, id) WHERE status = 'pending'
 --
 CREATE INDEX idx_tasks_active ON tasks (project) WHERE status IN ('pending', 'claimed', 'in_progress', 'blocked')
 --

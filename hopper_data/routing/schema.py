@@ -49,7 +49,9 @@ TASK_INDEXES = (
     _index("idx_tasks_requester_newest", "tasks", f"requester, {_NEWEST}"),
     # What waits for a project, and what waits to be done: highest priority first, then oldest.
     _index("idx_tasks_unassigned", "tasks", _NEWEST, "project IS NULL"),
-    _index("idx_tasks_queue", "tasks", f"{RANK} DESC, created_at, id", "status = 'pending'"),
+    # (The status is a key although it is always the same: without statistics, SQLite would take an
+    # index on the status and sort.)
+    _index("idx_tasks_queue", "tasks", f"status, {RANK} DESC, created_at, id", "status = 'pending'"),
     _index("idx_tasks_active", "tasks", "project", ACTIVE),
 )
 
