@@ -180,7 +180,7 @@ class _Savepoint(peewee._savepoint):
             super().__exit__(exc_type, *exc_info)
             return
         try:
-            self.rollback(False)
+            self.rollback(begin=False)
         except DatabaseError:
             logger.debug("no savepoint to return to in %s", self.db.label, exc_info=True)
 
@@ -449,7 +449,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         self._guard.open = False
         try:
             connection.cursor().execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # of the driver, which is not imported here
             # Without the traceback, which would show the statement that was refused.
             logger.debug("no savepoint to return to in %s: %s", self.label, type(error).__name__)
         else:

@@ -216,7 +216,22 @@ class TextField(_TextField[_V], peewee.TextField):
         def __new__(cls, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class EnumField(_TextField[_V], peewee.CharField):
+class PatternsAreText:
+    """For a field whose values are words of a kind, which the pattern of a search is not."""
+
+    cast: Any
+
+    def contains(self, rhs: Any) -> Any:
+        return peewee.ColumnBase.contains(self.cast("TEXT"), rhs)
+
+    def startswith(self, rhs: Any) -> Any:
+        return peewee.ColumnBase.startswith(self.cast("TEXT"), rhs)
+
+    def endswith(self, rhs: Any) -> Any:
+        return peewee.ColumnBase.endswith(self.cast("TEXT"), rhs)
+
+
+class EnumField(PatternsAreText, _TextField[_V], peewee.CharField):
     """One word of a closed vocabulary, a member of `enum` in Python.
 
     `ordered=True` sorts by the order of the members, from first to last, not by the alphabet.
@@ -283,16 +298,6 @@ class EnumField(_TextField[_V], peewee.CharField):
         """SQL for the place of a column's word among the members, for sorting and indexes."""
         arms = " ".join(f"WHEN '{word}' THEN {place}" for place, word in enumerate(self.enum))
         return f"(CASE {column} {arms} END)"
-
-    # Patterns are text, not members.
-    def contains(self, rhs: Any) -> Any:
-        return peewee.ColumnBase.contains(self.cast("TEXT"), rhs)
-
-    def startswith(self, rhs: Any) -> Any:
-        return peewee.ColumnBase.startswith(self.cast("TEXT"), rhs)
-
-    def endswith(self, rhs: Any) -> Any:
-        return peewee.ColumnBase.endswith(self.cast("TEXT"), rhs)
 
 
 class _RangeField(CheckedField[_V]):
@@ -477,7 +482,7 @@ def to_utc(value: Any, field: peewee.Field[Any]) -> datetime:
     moment = value
     if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(_check_text(value, field))
         except ValueError:
             raise refuse(field, value, "is not a time in ISO 8601") from None
     if not isinstance(moment, datetime):
@@ -500,12 +505,8 @@ def new_uuid7() -> UUID:
     return UUID(int=uuid7().int)
 
 
-class UUID7Field(CheckedField[_V], peewee.UUIDField):
+class UUID7Field(CheckedField[UUID], peewee.UUIDField):
     """A UUID of version 7, made when none is given: `uuid` on PostgreSQL, text on SQLite."""
-
-    if TYPE_CHECKING:
-
-        def __new__(cls, **kwargs: Any) -> UUID7Field[UUID]: ...
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("default", new_uuid7)

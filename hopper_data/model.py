@@ -76,7 +76,7 @@ _Metadata: Any = peewee.Metadata
 _Table: Any = peewee.Table
 
 
-class Metadata(_Metadata):  # type: ignore[misc]
+class Metadata(_Metadata):
     """Peewee's, with a namespace and rules.
 
     `full_name` is the table's name on SQLite, which constraints are named after on both backends.
@@ -93,6 +93,8 @@ class Metadata(_Metadata):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self.namespace = namespace
+        self.constraints: Any = None
+        self._table: Any = None
         super().__init__(model, *args, **kwargs)
         self.rules = {f"ck_{self.full_name}_{rule.name}": rule for rule in rules}
         checks = [
@@ -128,7 +130,7 @@ class Metadata(_Metadata):  # type: ignore[misc]
     @property
     def schema(self) -> str | None:
         if self.namespace is None:
-            return self._schema  # type: ignore[no-any-return]
+            return self._schema
         return self.path(proxy.obj)[0] if proxy.obj.dialect == "postgresql" else None
 
     @schema.setter
@@ -170,7 +172,7 @@ class TableName(Node):
         return ctx.sql(Entity(*path) if self.qualified else Entity(path[-1]))
 
 
-class NamespacedTable(_Table):  # type: ignore[misc]
+class NamespacedTable(_Table):
     """Peewee's table, named by `TableName`."""
 
     def clone(self) -> NamespacedTable:

@@ -50,6 +50,9 @@ class PooledConnections(PooledDatabase):
 
     config: DatabaseConfig
     label: str
+    _connections: list[tuple[float, int, Any]]
+    _in_use: dict[int, PoolConnection]
+    _state: Any
 
     def _prepare_pool(self) -> None:
         self._opening = 0
@@ -61,6 +64,7 @@ class PooledConnections(PooledDatabase):
     # -- for one thread ---------------------------------------------------------------------------
 
     def connect(self, reuse_if_open: bool = False) -> bool:
+        """Take a connection for this thread; False when it has one and may use it again."""
         state = self._state
         if not state.closed:
             if not reuse_if_open:
@@ -74,6 +78,7 @@ class PooledConnections(PooledDatabase):
         return True
 
     def close(self) -> bool:
+        """Give this thread's connection back; False when it has none."""
         state = self._state
         if state.closed:
             return False
@@ -162,8 +167,8 @@ class PooledConnections(PooledDatabase):
 
     def _outlived(self, entry: PoolConnection) -> bool:
         recycle_s = self.config.recycle_s
-        too_old = bool(recycle_s) and time.time() - entry.timestamp > recycle_s
-        return too_old or entry.timestamp < self._closed_at
+        born: float = entry.timestamp
+        return born < self._closed_at or 0 < recycle_s < time.time() - born
 
     # -- giving back ------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ def _unique_fields(model: type[Any]) -> list[list[Any]]:
 def _indexed_fields(index: Any) -> list[Any]:
     """What an index is about; for a field that folds case, the index is about LOWER of it."""
     return [
-        node.arguments[0] if isinstance(node, peewee.Function) else node
+        node.arguments[0] if isinstance(node, peewee.Function) and node.arguments else node
         for node in getattr(index, "_expressions", ())
     ]
 

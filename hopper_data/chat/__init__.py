@@ -1,5 +1,7 @@
 """Chat: users, conversations, messages and MCP configs.
 
+A person says something in a new conversation::
+
     with get_sync_session() as session:
         user = UserRepository(session).get_or_create_from_claims("auth0|1", "ada@example.com")
         chat = ConversationRepository(session).create(user_id=user.id)

@@ -55,10 +55,10 @@ class AsyncMCPConfigRepository(AsyncRepository[MCPConfig]):
         return await self.session.run(self._sync.disable, id)
 
     async def upsert(
-        self, user_id: Any, name: str, config: Any, *, enabled: bool | None = None
+        self, user_id: Any = None, name: Any = None, config: Any = None, **fields: Any
     ) -> MCPConfig:
-        """Give a user a config of this name, in place of the one that the user has; the row then."""
-        return await self.session.run(self._sync.upsert, user_id, name, config, enabled=enabled)
+        """Give a user a config of this name, in place of the one the user has; the row then."""
+        return await self.session.run(self._sync.upsert, user_id, name, config, **fields)
 
 
 class AsyncMessageRepository(AsyncRepository[Message]):
@@ -93,7 +93,7 @@ class AsyncMessageRepository(AsyncRepository[Message]):
 
     async def history(
         self, conversation_id: Any, limit: int = 50, before: str | None = None
-    ) -> Page:
+    ) -> Page[Message]:
         """The newest messages of a conversation in reading order, oldest first."""
         return await self.session.run(self._sync.history, conversation_id, limit, before)
 

@@ -16,6 +16,7 @@ from hopper_data.fields import (
     EnumField,
     ForeignKeyField,
     JSONField,
+    PatternsAreText,
     TextField,
     UTCDateTimeField,
     UUID7Field,
@@ -46,7 +47,7 @@ _EMAIL = re.compile(
 _MAX_LOCAL_PART = 64
 
 
-class EmailField(CharField[str]):
+class EmailField(PatternsAreText, CharField[str]):
     """An address of email, kept as it was given."""
 
     folds_case = True
@@ -150,14 +151,14 @@ class Message(BaseModel):
                 name="tool_results",
                 field="tool_results",
                 message="tool_results is missing; a message of role 'tool' carries them",
-                sql="\"role\" <> 'tool' OR \"tool_results\" IS NOT NULL",
+                sql='"role" <> \'tool\' OR "tool_results" IS NOT NULL',
                 holds=lambda row: row["role"] != Role.TOOL or row.get("tool_results") is not None,
             ),
             Rule(
                 name="tool_calls",
                 field="tool_calls",
                 message="tool_calls is given; only a message of role 'assistant' carries them",
-                sql="\"role\" = 'assistant' OR \"tool_calls\" IS NULL",
+                sql='"role" = \'assistant\' OR "tool_calls" IS NULL',
                 holds=lambda row: row["role"] == Role.ASSISTANT or row.get("tool_calls") is None,
             ),
             Rule(

@@ -28,16 +28,16 @@ class MCPConfigRepository(Repository[MCPConfig]):
         """Disable a config; None when there is no such config."""
         return self.update(id, enabled=False)
 
-    def upsert(  # type: ignore[override]  # the key that callers know is not the primary one
-        self, user_id: Any, name: str, config: Any, *, enabled: bool | None = None
+    def upsert(
+        self, user_id: Any = None, name: Any = None, config: Any = None, **fields: Any
     ) -> MCPConfig:
-        """Give a user a config of this name, in place of the one that the user has; the row then.
+        """Give a user a config of this name, in place of the one the user has; the row then.
 
-        A config that is there stays enabled or disabled, unless `enabled` says otherwise. Right
-        also when several callers do it at once. `IntegrityError` when there is no such user.
+        All three must be given. A config that is there stays enabled or disabled, unless
+        `enabled=` says otherwise. Right also when several callers do it at once.
+        `IntegrityError` when there is no such user.
         """
-        fields = {"user_id": user_id, "name": name, "config": config, "enabled": enabled}
-        row = normalize_row(MCPConfig, fields)
-        given = {"config"} if enabled is None else {"config", "enabled"}
+        key = {"user_id": user_id, "name": name}
+        row = normalize_row(MCPConfig, {**fields, **key, "config": config})
         with self._explaining([row]):
-            return self._upsert(row, given, [MCPConfig.user, MCPConfig.name])
+            return self._upsert(row, {*fields, "config"}, [MCPConfig.user, MCPConfig.name])

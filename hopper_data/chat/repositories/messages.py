@@ -91,13 +91,16 @@ class MessageRepository(Repository[Message]):
         now = utcnow()
         if found is None:
             return now  # the INSERT will say so
-        return max(now, Conversation.updated_at.python_value(found[0]) + _TICK)
+        last: datetime = Conversation.updated_at.python_value(found[0])
+        return max(now, last + _TICK)
 
     def _note_activity(self, last: Mapping[str, Any]) -> None:
         query = Conversation.update(updated_at=last["created_at"])
         query.where(Conversation.id == last["conversation"]).execute(self.database)
 
-    def history(self, conversation_id: Any, limit: int = 50, before: str | None = None) -> Page:
+    def history(
+        self, conversation_id: Any, limit: int = 50, before: str | None = None
+    ) -> Page[Message]:
         """The newest messages of a conversation in reading order, oldest first.
 
         `next` of the page is the cursor to give as `before` for the messages before these, None

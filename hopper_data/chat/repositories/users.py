@@ -20,7 +20,7 @@ class UserRepository(Repository[User]):
 
     def get_by_email(self, email: str, /) -> User | None:
         """The user with an email, whatever its case, or None."""
-        folded = Value(fold_case(User.email.comparable(email)), False, False)
+        folded = Value(fold_case(User.email.comparable(email)), converter=False)
         return self._first(self._select().where(fn.LOWER(User.email) == folded))
 
     def get_by_subject_id(self, subject_id: str, /) -> User | None:
