@@ -146,7 +146,10 @@ class AsyncProjectRepository(AsyncRepository[Project]):
         )
 
     async def find_projects_for(
-        self, required_capabilities: Sequence[str] | None, skip: int = 0, limit: int | None = None
+        self,
+        required_capabilities: str | Sequence[str] | None,
+        skip: int = 0,
+        limit: int | None = None,
     ) -> list[Project]:
         """The projects that have every one of some capabilities; all, when none is required."""
         return await self.session.run(

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from peewee import SQL
 
-from hopper_data.fields import check_text_list, dump_json, utcnow
+from hopper_data.fields import dump_json, utcnow
 from hopper_data.repository import Repository
+from hopper_data.routing.arguments import distinct_texts
 from hopper_data.routing.models import Project
 from hopper_data.routing.schema import ACTIVE
 from hopper_data.routing.vocabulary import TaskStatus
@@ -62,18 +63,19 @@ class ProjectRepository(Repository[Project]):
         return self.filter({"executor_type": executor_type}, skip, limit)
 
     def find_projects_for(
-        self, required_capabilities: Sequence[str] | None, skip: int = 0, limit: int | None = None
+        self,
+        required_capabilities: str | Sequence[str] | None,
+        skip: int = 0,
+        limit: int | None = None,
     ) -> list[Project]:
         """The projects that have every one of some capabilities; all, when none is required.
 
         Every text in a project's `capabilities` is one, however deep: `["python"]` and
         `{"languages": ["python"]}` both have "python".
         """
-        wanted = [] if required_capabilities is None else list(required_capabilities)
-        if isinstance(required_capabilities, str):
-            wanted = [required_capabilities]
-        check_text_list(wanted, Project.capabilities)
-        wanted = sorted(set(Project.capabilities.comparable(wanted)))
+        wanted = distinct_texts(
+            () if required_capabilities is None else required_capabilities, Project.capabilities
+        )
         return self._find(self._capable(wanted), skip=skip, limit=limit)
 
     def _capable(self, wanted: list[str]) -> SQL:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from peewee import SQL, Source
 
 from hopper_data.errors import ValidationError
-from hopper_data.fields import check_text_list, dump_json, shorten
+from hopper_data.fields import dump_json, shorten
 from hopper_data.repository import Filters
+from hopper_data.routing.arguments import distinct_texts
 from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository, dependencies_of
 from hopper_data.routing.models import Task
 from hopper_data.routing.search import SearchQuery, parse_search
@@ -77,12 +78,10 @@ class TaskRepository(AcyclicRepository[Task]):
         match: Literal["all", "any"] = "all",
     ) -> list[Task]:
         """The tasks that have a tag, all of several tags, or any of them; newest first."""
-        wanted = [tags] if isinstance(tags, str) else list(tags)
-        check_text_list(wanted, Task.tags)
-        Task.tags.comparable(wanted)
+        wanted = distinct_texts(tags, Task.tags)
         if match not in ("all", "any"):
             raise ValidationError(f"match is {match!r}; it must be 'all' or 'any'", "match")
-        term = self._tag_term(sorted(set(wanted)), match) if wanted else _NOTHING
+        term = self._tag_term(wanted, match) if wanted else _NOTHING
         return self._find(term, order_by=_NEWEST, skip=skip, limit=limit)
 
     def _tag_term(self, tags: list[str], match: str) -> Any:
