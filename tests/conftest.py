@@ -20,6 +20,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -192,6 +193,25 @@ def _fill_memory(database: Database, template: Path) -> None:
     source.backup(database.connection())
     source.close()
     database.release()
+
+
+@pytest.fixture(scope="session")
+def both_databases(
+    postgres_url: str, postgres_template: str, sqlite_template: Path, tmp_path_factory: Any
+) -> Iterator[tuple[Database, Database]]:
+    """A SQLite file and a PostgreSQL database to compare; whoever writes to them rolls back."""
+    path = tmp_path_factory.mktemp("both") / "both.db"
+    shutil.copy(sqlite_template, path)
+    name = f"hopper_both_{os.getpid()}"
+    with AdminCursor(postgres_url) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    urls = (f"sqlite:///{path}", with_database(postgres_url, name))
+    first, second = (create_database(url) for url in urls)
+    yield first, second
+    first.close_pool()
+    second.close_pool()
+    with AdminCursor(postgres_url) as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
