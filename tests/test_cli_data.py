@@ -78,16 +78,17 @@ def test_seed_resets_a_file_that_is_not_there() -> None:
     assert count("sqlite:///hopper.db") == TASKS
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 1, 20), ("y\n", 0, TASKS)])
-def test_seed_asks_a_person_whether_the_data_may_go(
-    url: str, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+@pytest.mark.parametrize(("command", "left"), [(["seed", "--reset"], TASKS), (["reset"], 0)])
+def test_a_person_is_asked_whether_all_data_may_go(
+    url: str, monkeypatch: pytest.MonkeyPatch, command: list[str], left: int
 ) -> None:
     run("seed", "--tasks", "20")
     monkeypatch.setattr("hopper_data.cli.data._is_terminal", lambda: True)
-    result = CliRunner().invoke(main, ["seed", "--reset"], input=answer)
-    assert result.exit_code == code
-    assert "Drop all data of" in result.stderr
-    assert count(url) == left
+    refusal = CliRunner().invoke(main, command, input="n\n")
+    assert (refusal.exit_code, count(url)) == (1, 20)
+    assert "Drop all data of" in refusal.stderr
+    consent = CliRunner().invoke(main, command, input="y\n")
+    assert (consent.exit_code, count(url)) == (0, left)
 
 
 def test_reset_needs_to_be_told_so(url: str) -> None:

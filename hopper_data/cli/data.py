@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _SHOWN_PROJECTS = 30
-_yes = click.option("--yes", is_flag=True, help="Do not ask whether the data may go.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask whether all data may go.")
 
 
 @click.command("seed")
@@ -90,11 +90,12 @@ def _print_added(database: Database, added: dict[str, int]) -> None:
 def reset_command(yes: bool) -> None:
     """Drop all data, and make the tables anew.
 
-    Refused where HOPPER_ENV is production.
+    Asks first, and where nobody can answer it needs --yes. Refused where HOPPER_ENV is production.
     """
     with settings().database(must_exist=False) as database:
-        if not yes:
+        if not yes and not _is_terminal():
             raise click.UsageError(f"reset drops all data of {database.label}; add --yes to do it")
+        _ask(database, yes)
         reset_database(database, confirm=True)
     show(
         {"url": database.label, "reset": True},
