@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,17 +107,16 @@ def recount(session: Session) -> None:
         assert found[-1][2] <= last[task][1]
 
 
+_CONTROL = re.compile(r"((BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b[^;]*;?\s*)+")
+
+
 @contextmanager
 def statements(expected: int) -> Iterator[None]:
     """Fails unless so many statements are run, savepoints not counted."""
     with count_queries() as counter:
         yield
     sent = [str(record.msg[0]) for record in counter.get_queries()]
-    found = [
-        sql
-        for sql in sent
-        if not sql.startswith(("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT", "ROLLBACK"))
-    ]
+    found = [sql for sql in sent if not _CONTROL.fullmatch(sql)]
     assert len(found) == expected, "\n".join(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path, PurePosixPath
 
@@ -9,6 +10,10 @@ from hopper_data.errors import ValidationError
 from hopper_data.fields import shorten
 
 __all__ = ["check_inside"]
+
+
+# Links that lead in a circle; a name that no file can have.
+_UNREACHABLE = (errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def check_inside(path: str, root: str | os.PathLike[str] | None) -> None:
@@ -45,10 +50,10 @@ def _climbs_out(path: str) -> bool:
 def _resolves_inside(path: str, root: Path) -> bool:
     if not root.is_dir():
         raise ValidationError(f"the project root {root} is not a folder", "project_root")
+    folder = root.resolve()
     try:
-        folder = root.resolve()
-        file = (folder / path).resolve()
-    except (OSError, RuntimeError, ValueError):
-        # Links that lead in a circle; a name that no file can have.
-        return False
-    return folder in file.parents
+        (folder / path).stat()
+    except OSError as error:
+        if error.errno in _UNREACHABLE:
+            return False
+    return folder in Path(os.path.realpath(folder / path)).parents
