@@ -1,4 +1,4 @@
-"""Every way of changing a task: status, time stamps, history and progress follow, or nothing does."""
+"""Every way of changing a task: what follows from a status follows, or nothing happens."""
 
 from __future__ import annotations
 
@@ -576,7 +576,7 @@ def in_threads(work: Callable[[int], None]) -> None:
         try:
             barrier.wait(60)
             work(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(WRITERS)]
