@@ -149,7 +149,8 @@ class SafeRouter(Router):
                 return name
             self.logger.info("%s %s", "Rolling back" if downgrade else "Migrate", name)
             if not fake:
-                step = self.read(name)[1 if downgrade else 0]
+                script: Any = self.read(name)  # type: ignore[no-untyped-call]
+                step = script[1 if downgrade else 0]
                 migrator.__ops__ = []
                 step(migrator, self.target, fake=False)
                 migrator()
@@ -168,7 +169,7 @@ class SafeRouter(Router):
     def rollback(self) -> None:
         """Take the newest applied migration back."""
         refuse_newer(self.target, self.todo, self.migrate_table)
-        super().rollback()
+        super().rollback()  # type: ignore[no-untyped-call]
 
     def compile(
         self, name: str, migrate: str = "", rollback: str = "", num: int | None = None
@@ -208,7 +209,8 @@ def use_safe_router(database: Any = None) -> Any:
     """
     from peewee_migrate import cli
 
-    cli.Router = SafeRouter
+    commands: Any = cli
+    commands.Router = SafeRouter
     return database or create_database()
 
 
