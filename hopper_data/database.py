@@ -95,6 +95,10 @@ class Database(PooledConnections):
         with translated(self):
             return super().connect(reuse_if_open)
 
+    def has_lost_connection(self) -> bool:
+        """Whether the server has ended this thread's connection; asks only this machine."""
+        return False
+
     def _log_query(self, sql: str, params: Any) -> None:
         # Never the values: they may be credentials.
         if _peewee_logger.isEnabledFor(logging.DEBUG):
@@ -455,6 +459,10 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         else:
             self._guard.number, self._guard.open = number, True
 
+    def has_lost_connection(self) -> bool:
+        connection = self._state.conn
+        return hasattr(connection, "fileno") and _hung_up(connection)
+
     # A server may be silent, and libpq has no limit once it is connected.
     def _is_closed(self, conn: Any) -> bool:
         if conn.closed:
@@ -495,7 +503,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"
             )
-        if connection is not None and _hung_up(connection):
+        if self.has_lost_connection():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
         try:
             super().commit()
@@ -527,7 +535,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
 
 def _hung_up(connection: Any) -> bool:
-    """Whether the server has ended a connection of psycopg2; asks only this machine."""
+    """Whether the server has ended a connection of psycopg2."""
     if connection.closed or not hasattr(select, "poll"):
         return bool(connection.closed)
     watched = select.poll()

@@ -28,6 +28,10 @@ class Described(Protocol):
     label: str
     config: DatabaseConfig
 
+    def has_lost_connection(self) -> bool:
+        """Whether the server has ended the connection in use, or the driver knows it broken."""
+        ...
+
 
 class ConstraintViolation(IntegrityError):
     """What the driver told about a refused write, before a repository puts it into words.
@@ -78,9 +82,9 @@ def translate(error: BaseException, database: Described) -> DatabaseError:
         return _translate_sqlite(original, database)
     if state:
         return _translate_state(state, original, database)
-    if isinstance(original, OSError) or any(
-        base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__
-    ):
+    # psycopg2 does not always have a better class for a lost connection than DatabaseError.
+    lost = isinstance(original, OSError) or database.has_lost_connection()
+    if lost or any(base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__):
         return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
     return DatabaseError(f"{database.label}: {_first_line(original)}")
 
