@@ -17,8 +17,8 @@ Exceptions of Peewee and of the drivers never reach a caller: they are the `__ca
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "DatabaseError",
@@ -46,6 +46,16 @@ class DatabaseError(Exception):
         super().__init__(message)
         if retryable is not None:
             self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the message alone, and a pool of processes would hang.
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(kind: type[DatabaseError], args: tuple[Any, ...]) -> DatabaseError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -118,6 +128,8 @@ class NotFound(DatabaseError):
 
 def suggest(name: object, known: Iterable[str]) -> str:
     """`did you mean …?`, or the whole choice where nothing is close."""
+    import difflib  # rarely needed, and felt at import
+
     choices = list(known)
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(choices)}"
