@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hopper_data.database import proxy
@@ -58,15 +59,14 @@ class PlanningModel(BaseModel):
     """
 
     computed: ClassVar[tuple[str, ...]] = ()
-    _computed: dict[str, Any] | None = None
+    _computed: Sequence[Any] | None = None
 
     def computed_values(self) -> dict[str, Any]:
         """The values that are no columns, by name: as they were read, or one query."""
-        if self._computed is None or self._dirty:
-            return dict(zip(self.computed, self._look_up(), strict=True))
-        return dict(self._computed)
+        known = None if self._dirty else self._computed
+        return dict(zip(self.computed, known or self._look_up(), strict=True))
 
-    def _look_up(self) -> tuple[Any, ...]:
+    def _look_up(self) -> Sequence[Any]:
         """The computed values as they are now, in the order of their names."""
         raise NotImplementedError
 
@@ -119,7 +119,7 @@ class Epic(PlanningModel):
         table_name = "planning_epics"
         objects = (moves_updated_at("planning_epics"),)
 
-    def _look_up(self) -> tuple[Any, ...]:
+    def _look_up(self) -> Sequence[Any]:
         return (progress.of_epic(proxy.obj, self.id) or 0.0,)
 
 
@@ -152,7 +152,7 @@ class Feature(PlanningModel):
         table_name = "planning_features"
         objects = (moves_updated_at("planning_features"),)
 
-    def _look_up(self) -> tuple[Any, ...]:
+    def _look_up(self) -> Sequence[Any]:
         found = Epic.select(Epic.key).where(Epic.id == self.epic_id).tuples()
         return next(iter(found), (None,))
 
@@ -198,7 +198,7 @@ class Task(PlanningModel):
         table_name = "planning_tasks"
         objects = (moves_updated_at("planning_tasks"),)
 
-    def _look_up(self) -> tuple[Any, ...]:
+    def _look_up(self) -> Sequence[Any]:
         query = Feature.select(Feature.key, Epic.key).join(Epic)
         found = query.where(Feature.id == self.feature_id).tuples()
         return next(iter(found), (None, None))
@@ -233,7 +233,7 @@ class TaskHistory(PlanningModel):
     class Meta:
         table_name = "planning_task_history"
 
-    def _look_up(self) -> tuple[Any, ...]:
+    def _look_up(self) -> Sequence[Any]:
         found = Task.select(Task.key).where(Task.id == self.task_id).tuples()
         return next(iter(found), (None,))
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from peewee import OP, Expression, Node, Value
 
 from hopper_data import rowsets
 from hopper_data.errors import NotFound, ValidationError
-from hopper_data.fields import public_name, shorten
+from hopper_data.fields import (
+    AutoField,
+    EnumField,
+    ForeignKeyField,
+    IntegerField,
+    TextField,
+    UTCDateTimeField,
+    public_name,
+    shorten,
+)
 from hopper_data.model import find_field, normalize_row
+from hopper_data.planning.keys import KeyField
 from hopper_data.planning.models import Epic, Feature, PlanningModel
 from hopper_data.repository import Repository
 
@@ -18,6 +32,9 @@ __all__ = ["BY_KEY", "KeyedRepository", "PlanningRepository", "equals", "one_of"
 
 M = TypeVar("M", bound=PlanningModel)
 T = TypeVar("T")
+_LONG = 1000
+# Fields whose values the drivers give as they are meant.
+_AS_THEY_ARE = (AutoField, ForeignKeyField, IntegerField, KeyField, TextField)
 BY_KEY = "key"
 
 
@@ -35,18 +52,42 @@ class PlanningRepository(Repository[M]):
         sql, params = self.database.get_sql_context().sql(query).query()
         return self._models(sql, params)
 
+    def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
+        rows = self.database.execute_sql(sql, tuple(params)).fetchall()
+        with _no_collection(len(rows)):
+            return self._build(rows)
+
     def _from_row(self, row: Sequence[Any]) -> M:
-        fields = self.model._meta.sorted_fields
-        instance = super()._from_row(row[: len(fields)])
-        if len(row) > len(fields):
-            instance._computed = dict(zip(self.model.computed, row[len(fields) :], strict=True))
-        return instance
+        return self._build([row])[0]
+
+    def _build(self, rows: Iterable[Sequence[Any]]) -> list[M]:
+        """Models of rows that have the columns of the model, and may have the computed ones.
+
+        Lists of tasks are long: what each row costs is kept to what its columns need.
+        """
+        model: Any = self.model
+        names, converters = _reading(model)
+        built: list[M] = []
+        for row in rows:
+            data = dict(zip(names, row, strict=False))
+            for name, convert in converters:
+                if data[name] is not None:
+                    data[name] = convert(data[name])
+            instance = model.__new__(model)
+            instance.__data__ = data
+            instance.__rel__ = {}
+            instance._dirty = set()
+            if len(row) > len(names):
+                instance._computed = row[len(names) :]
+            built.append(instance)
+        return built
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, which may have the computed ones among them."""
-        computed = {name: row[name] for name in self.model.computed if name in row}
+        computed = self.model.computed
         instance = super()._make({name: row[name] for name in row if name not in computed})
-        instance._computed = computed or None
+        if all(name in row for name in computed):
+            instance._computed = tuple(row[name] for name in computed)
         return instance
 
     def _save(self, instance: M, force_insert: bool, only: Any) -> int:
@@ -103,6 +144,40 @@ def _chosen(values: Mapping[str, Any], only: Iterable[Any] | None) -> dict[str, 
         return dict(values)
     names = {item if isinstance(item, str) else item.name for item in only}
     return {name: value for name, value in values.items() if name in names}
+
+
+@contextmanager
+def _no_collection(rows: int) -> Iterator[None]:
+    """No garbage collection while a long list is built: it would look at all of it, many times."""
+    if rows < _LONG or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@cache
+def _reading(model: Any) -> tuple[list[str], list[tuple[str, Any]]]:
+    """The names of a model's fields, and what turns the driver's values into theirs."""
+    fields = model._meta.sorted_fields
+    converters = [
+        (field.name, _converter(field)) for field in fields if type(field) not in _AS_THEY_ARE
+    ]
+    return [field.name for field in fields], converters
+
+
+def _converter(field: Any) -> Any:
+    if isinstance(field, EnumField):
+        return {str(member): member for member in field.enum}.__getitem__
+    return _moment if isinstance(field, UTCDateTimeField) else field.python_value
+
+
+def _moment(value: Any) -> datetime:
+    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 class KeyedRepository(PlanningRepository[M]):

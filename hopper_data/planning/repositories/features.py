@@ -89,7 +89,7 @@ class FeatureRepository(KeyedRepository[Feature]):
         _refuse_progress(row)
         self._check_epics([row])
         feature = super()._upsert(row, given - {"progress_pct"}, target)
-        feature._computed = {"epic_key": row["epic_key"]}
+        feature._computed = (row["epic_key"],)
         return feature
 
     def _check_epics(self, rows: Sequence[dict[str, Any]]) -> None:
