@@ -121,6 +121,7 @@ class Metadata(_Metadata):
 
     @property
     def table_name(self) -> str:
+        """The table's name in the present context's database, without its schema."""
         return self.path(proxy.obj)[-1] if self.namespace else self.plain_name
 
     @table_name.setter
@@ -129,6 +130,7 @@ class Metadata(_Metadata):
 
     @property
     def schema(self) -> str | None:
+        """The table's schema in the present context's database, or None."""
         if self.namespace is None:
             return self._schema
         return self.path(proxy.obj)[0] if proxy.obj.dialect == "postgresql" else None
@@ -140,6 +142,7 @@ class Metadata(_Metadata):
 
     @property
     def table(self) -> Any:
+        """Peewee's table, which is named when a statement is written."""
         if self.namespace is None:
             return super().table
         if self._table is None:
@@ -157,6 +160,7 @@ class Metadata(_Metadata):
 
     @property
     def entity(self) -> Any:
+        """The table's name, as a node."""
         return TableName(self) if self.namespace else super().entity
 
 
