@@ -35,6 +35,7 @@ from hopper_data.database import (
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.session import Session, open_session
+from hopper_data.statements import control_word
 
 try:
     import aiosqlite
@@ -337,7 +338,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         if not self._state.transactions or connection is None:
             return await super()._run_async(sql, params)
         if not is_write(sql):
-            await self._close_guard_async(connection, sql)
+            if connection.guard_open:
+                await self._close_guard_async(connection, control_word(sql))
             return await super()._run_async(sql, params)
         number = connection.guard + 1
         release = f"RELEASE SAVEPOINT hopper_{connection.guard}; " if connection.guard_open else ""
@@ -350,12 +352,10 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
             raise
 
-    async def _close_guard_async(self, connection: Any, sql: str) -> None:
-        head = sql[:9].upper()
-        if connection.guard_open and head.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK")):
-            connection.guard_open = False
-            if head.startswith("SAVEPOINT"):
-                await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
+    async def _close_guard_async(self, connection: Any, word: str) -> None:
+        connection.guard_open = not word
+        if word in ("SAVEPOINT", "SET"):
+            await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
 
     def begin(self, isolation_level: str | None = None) -> None:
         connection = pwasyncio.await_(self.aconnect())

@@ -43,7 +43,7 @@ from hopper_data.errors import (
     ValidationError,
 )
 from hopper_data.pool import PooledConnections, in_time, watchdog
-from hopper_data.statements import is_control
+from hopper_data.statements import control_word
 
 __all__ = [
     "Database",
@@ -145,8 +145,8 @@ class Database(PooledConnections):
     def savepoint(self) -> Any:
         return _Savepoint(self)
 
-    def begin_read_only(self) -> None:
-        """Begin a transaction for `read_only()`."""
+    def begin_read_only(self) -> Any:
+        """Begin a transaction for `read_only()`; what `allow_writes()` must be told after it."""
         raise NotImplementedError
 
     def forbid_writes(self) -> Any:
@@ -191,8 +191,7 @@ class _Savepoint(peewee._savepoint):
 
 class _ReadOnlyTransaction(peewee._transaction):
     def _begin(self) -> None:
-        self.db.begin_read_only()
-        self._before = self.db.forbid_writes()
+        self._before = self.db.begin_read_only()
 
     def __exit__(self, *exc_info: Any) -> None:
         try:
@@ -324,8 +323,9 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if connection is not None and connection.in_transaction:
             super().rollback()
 
-    def begin_read_only(self) -> None:
+    def begin_read_only(self) -> Any:
         self.begin("DEFERRED")
+        return self.forbid_writes()
 
     def forbid_writes(self) -> Any:
         (before,) = self.execute_sql("PRAGMA query_only").fetchone()
@@ -423,8 +423,9 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         if not self._state.transactions:
             return super()._run_statement(sql, params, **options)
-        if is_control(sql):
-            return super()._run_statement(self._close_guard(sql), params, **options)
+        word = control_word(sql)
+        if word:
+            return super()._run_statement(self._close_guard(sql, word), params, **options)
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
         number = self._guard_number + 1
@@ -439,12 +440,11 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         self._guard.number, self._guard.open = number, True
         return cursor
 
-    def _close_guard(self, sql: str) -> str:
+    def _close_guard(self, sql: str, word: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
         was_open, self._guard.open = self._guard_open, False
-        if not was_open or sql.lstrip()[:8].upper() in ("ROLLBACK", "RELEASE "):
-            return sql
-        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}"
+        encloses = was_open and word in ("SAVEPOINT", "SET")
+        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}" if encloses else sql
 
     def _undo_statement(self, number: int) -> None:
         connection = self._state.conn
@@ -532,6 +532,10 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def begin_read_only(self) -> None:
         self._guard.number, self._guard.open = 0, False
         self.execute_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def forbid_writes(self) -> None:
+        # It ends with the savepoint.
+        self.execute_sql("SET TRANSACTION READ ONLY")
 
 
 def _hung_up(connection: Any) -> bool:

@@ -12,7 +12,7 @@ from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, proxy, using
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, ValidationError, shorten
-from hopper_data.statements import bind_parameters, is_control
+from hopper_data.statements import bind_parameters, check_sql, control_word, refuse_end
 
 if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession
@@ -68,7 +68,9 @@ class Session:
         Values come as the driver gives them. Without parameters the text is sent as it is. A
         statement that is refused changes nothing, and the session goes on.
         """
-        if is_control(sql):
+        check_sql(sql)
+        if control_word(sql):
+            refuse_end(sql)
             return self.query(sql, params)
         with self.database.statement_guard():
             return self.query(sql, params)
@@ -91,7 +93,7 @@ def open_session(database: Database, *, read_only: bool = False) -> Iterator[Ses
     opened = database.connect(reuse_if_open=True) if outermost else False
     try:
         with using(database):
-            scope = database.read_only() if read_only and outermost else database.atomic()
+            scope = database.read_only() if read_only else database.atomic()
             with scope:
                 session = Session(database, read_only=read_only)
                 try:

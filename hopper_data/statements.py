@@ -12,10 +12,16 @@ from uuid import UUID
 
 from hopper_data.errors import ValidationError, shorten
 
-__all__ = ["bind_parameters", "is_control"]
+__all__ = ["bind_parameters", "check_sql", "control_word", "refuse_end"]
 
 _INT64 = 2**63
 _COMMENTS = r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*"
+_INSIDE = _COMMENTS + r"(SAVEPOINT|RELEASE|SET|ROLLBACK(?:\s+WORK|\s+TRANSACTION)?\s+TO)\b"
+_CONTROL = (
+    _COMMENTS
+    + r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|BEGIN|END|ABORT|SET(?=\s+TRANSACTION\b)"
+    + r"|(?:START|PREPARE)(?=\s+TRANSACTION\b))\b"
+)
 _TOKENS = r"""
     (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'   # text with escapes, of PostgreSQL
   | '(?:[^']|'')*'                              # text
@@ -35,27 +41,27 @@ def _pattern(text: str, flags: int) -> re.Pattern[str]:
     return re.compile(text, flags | re.DOTALL)
 
 
-def is_control(sql: str) -> bool:
-    """Whether a statement is about savepoints or the transaction; it must not end the latter."""
-    match = _pattern(_COMMENTS + r"([a-z]+)\b\s*([a-z]*)\s*([a-z]*)", re.I).match(sql)
-    first, second, third = (word.upper() for word in match.groups()) if match else ("", "", "")
-    if first == "ROLLBACK" and "TO" in (second, third):
-        return True
-    ends = first in ("BEGIN", "COMMIT", "END", "ABORT", "ROLLBACK")
-    if ends or (first in ("START", "PREPARE") and second == "TRANSACTION"):
+def control_word(sql: str) -> str:
+    """The first word of a statement about savepoints or the transaction, or nothing."""
+    match = _pattern(_CONTROL, re.IGNORECASE).match(sql)
+    return match[1].upper() if match else ""
+
+
+def refuse_end(sql: str) -> None:
+    """Refuse a statement that would end, or begin, the transaction of a session."""
+    word = control_word(sql)
+    if word and not _pattern(_INSIDE, re.IGNORECASE).match(sql):
         raise ValidationError(
-            f"a session ends its own transaction, and {first} would do so too early: leave the "
+            f"a session ends its own transaction, and {word} would do so too early: leave the "
             "`with` block to commit, raise to roll back; SAVEPOINT and ROLLBACK TO may be used",
             "sql",
         )
-    return first in ("SAVEPOINT", "RELEASE") or (first == "SET" and second == "TRANSACTION")
 
 
 def bind_parameters(
     sql: str, params: Sequence[Any] | Mapping[str, Any] | None, dialect: str
 ) -> tuple[str, tuple[Any, ...] | None]:
     """`sql` with the placeholders of the driver, and its values in their order."""
-    _check_sql(sql)
     marker = "%s" if dialect == "postgresql" else "?"
     if not params:
         # The driver of PostgreSQL looks for placeholders even when there are no values.
@@ -69,7 +75,8 @@ def bind_parameters(
     return statement, tuple(_parameter(value, dialect) for value in values)
 
 
-def _check_sql(sql: Any) -> None:
+def check_sql(sql: Any) -> None:
+    """Refuse what is no statement as text."""
     if not isinstance(sql, str) or not sql.strip():
         raise ValidationError(f"sql is {shorten(sql)}; it must be a statement as text", "sql")
     _check_text(sql, "sql")
