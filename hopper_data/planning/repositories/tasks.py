@@ -20,6 +20,7 @@ from hopper_data.planning.paths import check_inside
 from hopper_data.planning.repositories.base import (
     BY_KEY,
     KeyedRepository,
+    Unindexed,
     equals,
     one_of,
     strays,
@@ -121,13 +122,13 @@ class TaskRepository(KeyedRepository[Task]):
         limit: int | None = None,
     ) -> list[Task]:
         """The tasks that meet every condition given: by priority, then newest first."""
-        wanted = (
-            (Task.status, status),
+        apart = epic_key is not None or feature_key is not None
+        terms = _given(
             (Epic.key, epic_key),
             (Feature.key, feature_key),
-            (Task.agent_type, agent_type),
+            (Unindexed(Task.status) if apart else Task.status, status),
+            (Unindexed(Task.agent_type) if apart else Task.agent_type, agent_type),
         )
-        terms = [equals(field, value) for field, value in wanted if value is not None]
         if min_priority is not None:
             terms.append(Task.priority >= _bound(min_priority, "min_priority"))
         if max_priority is not None:
@@ -142,12 +143,14 @@ class TaskRepository(KeyedRepository[Task]):
         It is the todo of the highest priority, the oldest among equals, whose dependencies are all
         completed. A dependency that does not exist, or is archived, is not completed.
         """
-        terms = [equals(Task.status, TaskStatus.TODO), SQL(_READY[self.database.dialect])]
-        if agent_type is not None:
-            terms.append(equals(Task.agent_type, agent_type))
-        if epic_key is not None:
-            terms.append(equals(Epic.key, epic_key))
-        found = self._find(*terms, order_by=_QUEUE, limit=1)
+        status = Task.status if epic_key is None else Unindexed(Task.status)
+        terms = _given(
+            (Epic.key, epic_key),
+            (status, TaskStatus.TODO),
+            (Unindexed(Task.agent_type), agent_type),
+        )
+        ready = SQL(_READY[self.database.dialect])
+        found = self._find(*terms, ready, order_by=_QUEUE, limit=1)
         return found[0] if found else None
 
     def _select(self) -> Any:
@@ -410,6 +413,11 @@ def _check_reason(row: Row) -> None:
 
 def _changes_progress(new: Row, old: Row) -> bool:
     return bool(new["status"] != old["status"] or new["feature"] != old["feature"])
+
+
+def _given(*conditions: tuple[Any, Any]) -> list[Any]:
+    """The terms of those conditions whose value is given."""
+    return [equals(field, value) for field, value in conditions if value is not None]
 
 
 def _bound(value: Any, name: str) -> int:
