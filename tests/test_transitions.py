@@ -97,10 +97,10 @@ def test_a_bulk_update_with_one_wrong_step_changes_nothing(tasks: TaskRepository
     assert [task.status for task in tasks.get_all()] == ["pending"] * 3 + ["completed", "pending"]
 
 
-@pytest.mark.parametrize("word", ["done", "Pending", "", " pending", None, 5, "active"])
-def test_a_state_outside_the_vocabulary_is_refused(tasks: TaskRepository, word: Any) -> None:
+def test_a_state_outside_the_vocabulary_is_refused(tasks: TaskRepository) -> None:
     tasks.create(id="a", title="x")
-    for name, way in WAYS.items():
+    words: list[Any] = ["done", "Pending", "", " pending", None, 5, "active"]
+    for word, (name, way) in itertools.product(words, WAYS.items()):
         if name == "upsert" and word is None:
             continue
         with pytest.raises(ValidationError, match="Task status"):

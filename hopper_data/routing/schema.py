@@ -51,7 +51,9 @@ TASK_INDEXES = (
     _index("idx_tasks_unassigned", "tasks", _NEWEST, "project IS NULL"),
     # (The status is a key although it is always the same: without statistics, SQLite would take an
     # index on the status and sort.)
-    _index("idx_tasks_queue", "tasks", f"status, {RANK} DESC, created_at, id", "status = 'pending'"),
+    _index(
+        "idx_tasks_queue", "tasks", f"status, {RANK} DESC, created_at, id", "status = 'pending'"
+    ),
     _index("idx_tasks_active", "tasks", "project", ACTIVE),
 )
 

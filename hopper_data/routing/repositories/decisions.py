@@ -150,9 +150,10 @@ def _hours(hours: Any) -> timedelta:
         span = timedelta(hours=hours)
     except (TypeError, OverflowError, ValueError):
         span = timedelta(-1)
-    if span < timedelta(0) or span > timedelta(days=365_000):
+    if span < timedelta(0) or isinstance(hours, bool):
         raise ValidationError(f"hours is {shorten(hours)}; it must be a number from 0 up", "hours")
-    return span
+    # Further back there is no date.
+    return min(span, timedelta(days=365_000))
 
 
 _BUCKET_ARMS = " ".join(

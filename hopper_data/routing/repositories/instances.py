@@ -77,7 +77,7 @@ class HopperInstanceRepository(AcyclicRepository[HopperInstance]):
             SELECT {columns(fields, "i.")} FROM found
             JOIN hopper_instances AS i ON i.id = found.id
             ORDER BY found.depth, i.name, i.id"""
-        key = HopperInstance.id.lookup_value(id)
+        key = self._key(id)["id"]
         return self._models(sql.replace("?", self.database.param), (key, key))
 
     def move_instance(self, id: str, parent_id: str | None, /) -> HopperInstance | None:

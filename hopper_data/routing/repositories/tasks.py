@@ -166,7 +166,7 @@ class TaskRepository(AcyclicRepository[Task]):
         found = SQL(
             f'"t1"."id" IN (SELECT dependency.value FROM tasks AS this {dependencies} '
             f"WHERE this.id = {self.database.param})",
-            (Task.id.lookup_value(id),),
+            (self._key(id)["id"],),
         )
         return self._find(
             found,
@@ -180,7 +180,7 @@ class TaskRepository(AcyclicRepository[Task]):
         self, id: str, /, skip: int = 0, limit: int | None = None
     ) -> list[Task]:
         """The tasks that depend on a task, highest priority first."""
-        key = Task.id.lookup_value(id)
+        key = self._key(id)["id"]
         if self.database.dialect == "sqlite":
             term = SQL(
                 '"t1"."id" IN (SELECT task_id FROM task_dependencies WHERE needed_id = ?)', (key,)
