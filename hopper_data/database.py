@@ -633,7 +633,7 @@ def create_database(
 
 # -- the proxy ------------------------------------------------------------------------------------
 
-_current: ContextVar[Database | None] = ContextVar("hopper_data_database", default=None)
+_current: ContextVar[tuple[Database, ...]] = ContextVar("hopper_data_databases", default=())
 _default_lock = threading.Lock()
 
 
@@ -656,7 +656,8 @@ class ContextProxy(peewee.DatabaseProxy):
 
     @property
     def obj(self) -> Database:
-        return _current.get() or self.default
+        open_here = _current.get()
+        return open_here[-1] if open_here else self.default
 
     @property
     def default(self) -> Database:
@@ -736,11 +737,15 @@ def using(database: Database) -> Iterator[Database]:
             f"using() takes a database from create_database(), not {type(database).__name__}",
             "database",
         )
-    token = _current.set(database)
+    _current.set((*_current.get(), database))
     was_closed = database.is_closed()
     try:
         yield database
     finally:
-        _current.reset(token)
+        # Blocks may end in another order than they began in.
+        open_here = list(_current.get())
+        open_here.reverse()
+        open_here.remove(database)
+        _current.set(tuple(reversed(open_here)))
         if was_closed and not database.in_transaction():
             database.release()
