@@ -21,7 +21,7 @@ import hopper_data
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hopper_data"
-MOST_LINES = 750
+MOST_LINES = 800
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(
     name
