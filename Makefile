@@ -27,6 +27,7 @@ async: $(VENV)/ready ## write the asynchronous faces of the repositories from th
 	$(BIN)/python -m tools.async_faces
 
 bench: $(VENV)/ready ## measure speed; see benchmarks/
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean: ## delete the virtual environment, caches and builds
