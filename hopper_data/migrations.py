@@ -15,6 +15,8 @@ router that it extends, it
 from __future__ import annotations
 
 import re
+import runpy
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -149,8 +151,7 @@ class SafeRouter(Router):
                 return name
             self.logger.info("%s %s", "Rolling back" if downgrade else "Migrate", name)
             if not fake:
-                script: Any = self.read(name)  # type: ignore[no-untyped-call]
-                step = script[1 if downgrade else 0]
+                step = self.read(name)[1 if downgrade else 0]
                 migrator.__ops__ = []
                 step(migrator, self.target, fake=False)
                 migrator()
@@ -159,6 +160,12 @@ class SafeRouter(Router):
             else:
                 history.create(name=name)
         return name
+
+    def read(self, name: str) -> tuple[Any, Any]:
+        """The two functions of a migration."""
+        # Python reads a file as UTF-8 whatever the locale, and tracebacks name it.
+        scope = runpy.run_path(str(Path(self.migrate_dir) / f"{name}.py"))
+        return scope["migrate"], scope["rollback"]
 
     def run(self, name: str | None = None, *, fake: bool = False) -> list[str]:
         """Apply what is missing, up to `name`; what this call applied, or found done meanwhile."""
@@ -205,13 +212,17 @@ class SafeRouter(Router):
 def use_safe_router(database: Any = None) -> Any:
     """Make peewee-migrate's own commands use `SafeRouter`; the database that they shall migrate.
 
-    `migrations/conf.py` calls it. Without an argument it is the environment's database.
+    `migrations/conf.py` calls it. Without an argument it is the one that the command's option
+    `--database` names, and without that the environment's.
     """
+    import click
     from peewee_migrate import cli
 
     commands: Any = cli
     commands.Router = SafeRouter
-    return database or create_database()
+    context = click.get_current_context(silent=True)
+    # peewee-migrate lets the configuration win over its own option.
+    return database or create_database(context.params.get("database") if context else None)
 
 
 def migrations_folder() -> Path:
@@ -248,12 +259,20 @@ def history_model(database: Database, table: str = HISTORY_TABLE) -> Any:
 
 def applied_migrations(database: Database, table: str = HISTORY_TABLE) -> list[str]:
     """The names of the migrations that a database has, oldest first. Creates nothing."""
-    if not database.table_exists(table):
+    if not _has_table(database, table):
         return []
     return [
         name
         for (name,) in database.execute_sql(f'SELECT name FROM "{table}" ORDER BY id').fetchall()
     ]
+
+
+def _has_table(database: Database, table: str) -> bool:
+    if database.dialect == "sqlite":
+        return bool(database.table_exists(table))
+    # Peewee looks into the schema "public", wherever the search path leads.
+    sql = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = %s"
+    return database.execute_sql(sql, (table,)).fetchone() is not None
 
 
 @contextmanager
@@ -285,17 +304,24 @@ def _sqlite_turn(database: Database) -> Iterator[None]:
     database.execute_sql("PRAGMA foreign_keys = OFF")
     try:
         with database.atomic():
+            before = _orphans(database)
             yield
-            broken = database.execute_sql("PRAGMA foreign_key_check").fetchall()
+            # Rows that were broken before, by a program without foreign keys, are not its fault.
+            broken = _orphans(database) - before
             if broken:
-                tables = sorted({str(row[0]) for row in broken})
                 raise DatabaseError(
-                    f"the migration would leave {len(broken):,} rows of {', '.join(tables)} "
-                    "without the row that they refer to"
+                    f"the migration would leave {broken.total():,} rows of "
+                    f"{', '.join(sorted(broken))} without the row that they refer to"
                 )
     finally:
         if database.config.foreign_keys:
             database.execute_sql("PRAGMA foreign_keys = ON")
+
+
+def _orphans(database: Database) -> Counter[str]:
+    """How many rows of each table of a SQLite database refer to one that does not exist."""
+    rows = database.execute_sql("PRAGMA foreign_key_check").fetchall()
+    return Counter(str(row[0]) for row in rows)
 
 
 def refuse_newer(database: Database, known: Iterable[str], table: str = HISTORY_TABLE) -> None:
@@ -374,7 +400,7 @@ def migration_history(database: Database | None = None) -> list[tuple[str, datet
     """The applied migrations with the time of each, oldest first. Creates nothing."""
     target = target_database(database)
     with open_session(target, read_only=True):
-        if not target.table_exists(HISTORY_TABLE):
+        if not _has_table(target, HISTORY_TABLE):
             return []
         history = history_model(target)
         rows = history.select(history.name, history.migrated_at).order_by(history.id)
