@@ -8,6 +8,7 @@ An agent asks for the next task and starts it::
             tasks.update_status(task.id, "in_progress", agent="ada")
 """
 
+from hopper_data.planning.importer import ImportReport, Refusal, import_folder
 from hopper_data.planning.keys import EPIC_KEY, FEATURE_KEY, TASK_KEY, KeyPattern
 from hopper_data.planning.models import Epic, Feature, Task, TaskHistory
 from hopper_data.planning.repositories import (
@@ -36,12 +37,15 @@ __all__ = [
     "EpicRepository",
     "Feature",
     "FeatureRepository",
+    "ImportReport",
     "KeyPattern",
     "Level",
     "PlanStatus",
+    "Refusal",
     "Task",
     "TaskHistory",
     "TaskHistoryRepository",
     "TaskRepository",
     "TaskStatus",
+    "import_folder",
 ]
