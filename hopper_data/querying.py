@@ -476,14 +476,16 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any, name: str) -> list[Node 
         signature, values = json.loads(base64.urlsafe_b64decode(padded))
     except (TypeError, ValueError, RecursionError):
         raise problem from None
-    if not isinstance(values, list) or len(values) != len(keys):
+    if not isinstance(signature, str) or not isinstance(values, list):
         raise problem
     if signature != _signature(keys):
         raise ValidationError(
-            f"{name} is a cursor of the order {signature!r}, the page is asked for in "
+            f"after is a cursor of the order {shorten(signature)}, the page is asked for in "
             f"{_signature(keys)!r}",
-            name,
+            "after",
         )
+    if len(values) != len(keys):
+        raise problem
     try:
         return [key.decode(value) for key, value in zip(keys, values, strict=True)]
     except (TypeError, ValueError, OverflowError, ValidationError):
