@@ -84,7 +84,7 @@ class AsyncRepository(Generic[M]):
         return await self.session.run(self._sync.delete, id)
 
     async def upsert(self, /, **fields: Any) -> M:
-        """Insert a row, or set the given fields of the row that has its key; the row as it is then."""
+        """Insert a row, or set the given fields of the row with its key; the row as it is then."""
         return await self.session.run(self._sync.upsert, **fields)
 
     async def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:

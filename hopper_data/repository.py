@@ -204,7 +204,7 @@ class Repository(Generic[M]):
             return self._delete([key]) == 1
 
     def upsert(self, /, **fields: Any) -> M:
-        """Insert a row, or set the given fields of the row that has its key; the row as it is then.
+        """Insert a row, or set the given fields of the row with its key; the row as it is then.
 
         Right also when several callers do it at once.
         """
