@@ -113,8 +113,10 @@ def methods(item: type[Any]) -> Iterator[str]:
     """The lines of the methods that a class adds to `Repository`."""
     seen: set[str] = set()
     for base in item.__mro__:
-        if base is object or (base is Repository and item is not Repository):
+        if base is Repository and item is not Repository:
             break
+        if not base.__module__.startswith("hopper_data."):
+            continue  # `Generic` and `object`, which have no source to read
         tree = ast.parse(inspect.getsource(base).lstrip())
         for node in tree.body[0].body:  # type: ignore[attr-defined]
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
