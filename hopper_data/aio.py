@@ -49,6 +49,8 @@ except ImportError as error:
 __all__ = ["AsyncSession", "async_database", "open_async_session", "run_in_async_transaction"]
 
 logger = logging.getLogger("hopper_data")
+# It logs the values of every statement at DEBUG, and they may be credentials.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 P = ParamSpec("P")
 T = TypeVar("T")
 _BATCH = 500
