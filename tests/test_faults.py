@@ -447,7 +447,7 @@ def test_every_connection_is_taken(open_database: Callable[..., Database]) -> No
         keepers = [pool.submit(keep, number) for number in range(2)]
         taken.wait(30)
         for _ in range(3):
-            with pytest.raises(PoolTimeout, match="all 2 connections stayed in use for 0.2 s"):
+            with pytest.raises(PoolTimeout, match=r"all 2 .* stayed in use for 0\.2 s"):
                 numbers(database)
         assert database.pool_status() == {"in_use": 2, "idle": 0, "max": 2}
         health = get_database_health(database)
@@ -597,15 +597,15 @@ def test_a_serialization_failure_says_what_it_is(open_database: Callable[..., Da
     database = open_database()
     with open_session(database) as session:
         add(session, 1)
-    with pytest.raises(DatabaseError, match="lost a race") as raised:
-        with open_session(database) as session:
-            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            session.execute("SELECT value FROM entries")
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(run_in_transaction, lambda s: change(s, 1), database=database).result(
-                    30
-                )
-            change(session, 1)
+    with (
+        pytest.raises(DatabaseError, match="lost a race") as raised,
+        open_session(database) as session,
+    ):
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        session.execute("SELECT value FROM entries")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(run_in_transaction, lambda s: change(s, 1), database=database).result(30)
+        change(session, 1)
     assert raised.value.retryable
     assert isinstance(raised.value.__cause__, peewee.PeeweeException)
     assert_well(database)
@@ -669,12 +669,14 @@ def test_nothing_is_written_alone_after_sqlite_has_ended_a_transaction(tmp_path:
             "CREATE TRIGGER picky BEFORE INSERT ON entries WHEN new.number = 13 "
             "BEGIN SELECT RAISE(ROLLBACK, 'not that one'); END"
         )
-    with pytest.raises(DatabaseError, match="has ended this transaction"):
-        with open_session(database) as session:
-            add(session, 1)
-            with pytest.raises(DatabaseError, match="not that one"):
-                add(session, 13)
-            add(session, 2)
+    with (
+        pytest.raises(DatabaseError, match="has ended this transaction"),
+        open_session(database) as session,
+    ):
+        add(session, 1)
+        with pytest.raises(DatabaseError, match="not that one"):
+            add(session, 13)
+        add(session, 2)
     assert numbers(database) == []
     assert_well(database)
     database.close_pool()
@@ -687,9 +689,11 @@ def test_a_writer_that_waits_too_long_is_told(tmp_path: Path) -> None:
         session.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY)")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(DatabaseUnavailable, match="locked by another writer") as raised:
-        with open_session(database):
-            pytest.fail("it is locked")
+    with (
+        pytest.raises(DatabaseUnavailable, match="locked by another writer") as raised,
+        open_session(database),
+    ):
+        pytest.fail("it is locked")
     assert not raised.value.retryable
     with open_session(database, read_only=True) as session:
         assert session.execute("SELECT COUNT(*) FROM entries") == [(0,)]
