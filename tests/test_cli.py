@@ -28,6 +28,7 @@ COMMANDS = {
     "import": ["-"],
     "export": ["out.jsonl"],
     "stats": [],
+    "plan": ["tree"],
     "info": [],
     "health": [],
 }
