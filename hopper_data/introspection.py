@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,14 +107,79 @@ def _compare_table(name: str, found: Table, expected: Table) -> Iterable[str]:
 
 # -- SQLite ---------------------------------------------------------------------------------------
 
-_CONSTRAINT = re.compile(r'CONSTRAINT\s+"?(\w+)"?\s+CHECK\s*\(', re.IGNORECASE)
+_SQL_TOKEN = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | [\w.]+ | [<>=!|]+ | \S""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _sql_tokens(sql: str) -> list[str]:
+    """The words and signs of SQL; all but texts in lower case, names without quotes."""
+    tokens: list[str] = []
+    for token in _SQL_TOKEN.findall(sql):
+        if token.startswith(("--", "/*")):
+            continue
+        tokens.append(token if token.startswith("'") else token.strip('"').lower())
+        if tokens[-3:] == ["if", "not", "exists"]:
+            del tokens[-3:]
+    return tokens
+
+
+def _sql_text(tokens: Iterable[str]) -> str:
+    return re.sub(r"(?<=\() | (?=[),;])", "", " ".join(tokens))
 
 
 def normal_sql(sql: str) -> str:
-    """SQL without what does not matter: white space, quotes around names, IF NOT EXISTS."""
-    text = re.sub(r"\bIF NOT EXISTS ", "", sql, flags=re.IGNORECASE)
-    text = re.sub(r"\s+", " ", text.replace('"', "")).strip()
-    return re.sub(r"\s*([(),])\s*", r"\1", text)
+    """SQL without what does not matter: white space, case, quotes around names, comments."""
+    return _sql_text(_sql_tokens(sql))
+
+
+def _enclosed(tokens: list[str], start: int) -> list[str]:
+    """What stands inside the parentheses that open at `start`."""
+    depth = 0
+    for end in range(start, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[end], 0)
+        if depth == 0:
+            return tokens[start + 1 : end]
+    return tokens[start + 1 :]
+
+
+class _Definition:
+    """What the text of a CREATE TABLE says, and no PRAGMA."""
+
+    def __init__(self, sql: str) -> None:
+        tokens = _sql_tokens(sql)
+        start = tokens.index("(")
+        body = _enclosed(tokens, start)
+        self.options = _sql_text(tokens[start + len(body) + 2 :])
+        self.collations: dict[str, str] = {}
+        self.expressions: dict[str, str] = {}
+        self.checks: dict[str, str] = {}
+        for item in _split(body):
+            self._read(item)
+
+    def _read(self, item: list[str]) -> None:
+        for place, word in enumerate(item[:-1]):
+            following = item[place + 1]
+            if word == "collate":
+                self.collations[item[0]] = following
+            elif word == "as" and following == "(":
+                self.expressions[item[0]] = _sql_text(_enclosed(item, place + 1))
+            elif word == "check" and following == "(":
+                check = f"CHECK ({_sql_text(_enclosed(item, place + 1))})"
+                named = place >= 2 and item[place - 2] == "constraint"
+                self.checks[item[place - 1] if named else check] = check
+
+
+def _split(tokens: list[str]) -> Iterator[list[str]]:
+    """The parts between the commas outside of all parentheses."""
+    depth = start = 0
+    for place, word in enumerate(tokens):
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if word == "," and depth == 0:
+            yield tokens[start:place]
+            start = place + 1
+    yield tokens[start:]
 
 
 def _describe_sqlite(database: Database) -> dict[str, Table]:
@@ -148,30 +213,22 @@ def _is_internal(name: str, virtual: set[str]) -> bool:
 def _sqlite_table(database: Database, name: str, sql: str, *, is_virtual: bool) -> Table:
     if is_virtual:
         return Table(definition=normal_sql(sql))
-    table = Table()
+    written = _Definition(sql)
+    table = Table(definition=written.options or "a table")
     keys: list[tuple[int, str]] = []
-    for _, column, kind, not_null, default, key, hidden in database.execute_sql(
+    for _, column, kind, not_null, default, key, _ in database.execute_sql(
         f'PRAGMA table_xinfo("{name}")'
     ).fetchall():
-        generated = "virtual" if hidden in (2, 3) else None
-        table.columns[column] = Column(kind.upper(), not not_null, default, generated)
+        collation = written.collations.get(column.lower())
+        typed = f"{kind.upper()} COLLATE {collation}" if collation else kind.upper()
+        expression = written.expressions.get(column.lower())
+        table.columns[column] = Column(typed, not not_null, default, expression)
         if key:
             keys.append((key, column))
     table.primary_key = tuple(column for _, column in sorted(keys))
-    table.constraints = {**_sqlite_checks(sql), **_sqlite_foreign_keys(database, name)}
+    table.constraints = {**written.checks, **_sqlite_foreign_keys(database, name)}
     table.constraints |= _sqlite_uniques(database, name)
     return table
-
-
-def _sqlite_checks(sql: str) -> dict[str, str]:
-    checks = {}
-    for match in _CONSTRAINT.finditer(sql):
-        depth, end = 1, match.end()
-        while depth:
-            depth += {"(": 1, ")": -1}.get(sql[end], 0)
-            end += 1
-        checks[match[1]] = f"CHECK ({normal_sql(sql[match.end() : end - 1])})"
-    return checks
 
 
 def _sqlite_foreign_keys(database: Database, name: str) -> dict[str, str]:

@@ -318,7 +318,13 @@ def _built_afresh(database: Database) -> Iterator[Database]:
     shadow.schema_prefix = "hopper_check_"
     try:
         with open_session(shadow), shadow.atomic() as scope:
-            shadow.execute_sql("CREATE SCHEMA hopper_check")
+            try:
+                shadow.execute_sql("CREATE SCHEMA hopper_check")
+            except DatabaseError as error:
+                raise DatabaseError(
+                    f"{database.label} cannot be checked without the right to create schemas: "
+                    f"{error}"
+                ) from error
             shadow.execute_sql("SET LOCAL search_path TO hopper_check")
             _create_all(shadow)
             yield shadow
