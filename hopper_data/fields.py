@@ -513,9 +513,13 @@ class UUID7Field(CheckedField[UUID], peewee.UUIDField):
         super().__init__(**kwargs)
 
     def normalize(self, value: Any, field: peewee.Field[Any] | None = None) -> UUID:
+        if isinstance(value, UUID):
+            return value
+        if not isinstance(value, str):
+            raise refuse(field or self, value, f"is {type(value).__name__}; it must be a UUID")
         try:
-            return value if isinstance(value, UUID) else UUID(value)
-        except (ValueError, AttributeError, TypeError):
+            return UUID(value)
+        except ValueError:
             raise refuse(field or self, value, "is not a UUID") from None
 
     def encode(self, value: UUID) -> str:

@@ -173,7 +173,8 @@ def test_no_error_shows_a_config(talkative: Database, printed: Printed) -> None:
 def test_an_error_that_is_logged_shows_no_config(talkative: Database, printed: Printed) -> None:
     with open_session(talkative) as session:
         config = add_config(session)
-    for number in range(len(refusals(session, config))):
+        count = len(refusals(session, config))
+    for number in range(count):
         try:
             with open_session(talkative) as session:
                 refusals(session, config)[number]()
@@ -209,21 +210,23 @@ def test_no_log_shows_a_config(talkative: Database, printed: Printed) -> None:
     assert SECRET not in printed.text
 
 
-def test_no_repr_shows_a_config(session: Session) -> None:
-    config = add_config(session)
-    configs = MCPConfigRepository(session)
-    things = [
-        config,
-        configs.get_or_raise(config.id),
-        configs.page(),
-        configs.filter(),
-        configs,
-        session,
-        MCPConfig(user_id=config.user_id, name="x", config=CONFIG),
-        MCPConfig.config,
-        MCPConfig.insert(user=config.user_id, name="x", config=CONFIG),
-        MCPConfig.select().where(MCPConfig.config == CONFIG),
-    ]
+def test_no_repr_shows_a_config(database: Database) -> None:
+    with open_session(database) as session:
+        config = add_config(session)
+        configs = MCPConfigRepository(session)
+        things = [
+            config,
+            configs.get_or_raise(config.id),
+            configs.page(),
+            configs.filter(),
+            configs,
+            session,
+            database,
+            MCPConfig(user_id=config.user_id, name="x", config=CONFIG),
+            MCPConfig.config,
+            MCPConfig.insert(user=config.user_id, name="x", config=CONFIG),
+            MCPConfig.select().where(MCPConfig.config == CONFIG),
+        ]
     for thing in things:
         assert SECRET not in repr(thing)
         assert SECRET not in f"{thing!r} {[thing]}"
