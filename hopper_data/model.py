@@ -268,6 +268,13 @@ class BaseModel(peewee.Model):
         }
 
     @classmethod
+    def table_exists(cls) -> bool:
+        """Whether the database has the model's table."""
+        database = cls._meta.database
+        *schema, name = cls._meta.path(database)
+        return bool(database.table_exists(name, *schema))
+
+    @classmethod
     def update(cls, data: Any = None, /, **fields: Any) -> peewee.ModelUpdate:
         """Peewee's UPDATE, with `updated_at` moved on."""
         values = cls._normalize_data(data, fields)
