@@ -453,7 +453,7 @@ def test_every_connection_is_taken(open_database: Callable[..., Database]) -> No
         health = get_database_health(database)
         assert health["reachable"] is True
         assert health["pool"]["in_use"] == 2
-        assert health["oldest_transaction_s"] > 0
+        assert health["oldest_transaction_s"] >= 0
         done.set()
         for keeper in keepers:
             keeper.result(30)
