@@ -322,6 +322,15 @@ _TRIGGERS = """
     ORDER BY n.nspname, c.relname, t.tgname"""
 
 
+_WORD = r"'(?:[^']|'')*'::character varying"
+_CAST_LIST = re.compile(rf"\(\(ARRAY\[({_WORD}(?:, {_WORD})*)\]\)::text\[\]\)")
+
+
+def _cast_items(match: re.Match[str]) -> str:
+    """A list whose words are cast one by one, which is how it comes back from a dump."""
+    return "(ARRAY[" + re.sub(_WORD, r"(\g<0>)::text", match[1]) + "])"
+
+
 def _describe_postgresql(database: Database, schemas: Mapping[str, str]) -> dict[str, Table]:
     """`schemas` maps the names of schemas to what the names of their tables begin with."""
     qualifier = re.compile(rf"\b(?:{'|'.join(map(re.escape, schemas))})\.")
@@ -331,7 +340,8 @@ def _describe_postgresql(database: Database, schemas: Mapping[str, str]) -> dict
         return f"{schemas[schema]}{table}"
 
     def plain(definition: str) -> str:
-        return re.sub(r"\s+", " ", qualifier.sub("", definition)).strip()
+        text = re.sub(r"\s+", " ", qualifier.sub("", definition)).strip()
+        return _CAST_LIST.sub(_cast_items, text)
 
     def rows(sql: str) -> list[Any]:
         return list(database.execute_sql(sql, (list(schemas),)).fetchall())
