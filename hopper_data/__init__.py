@@ -63,6 +63,7 @@ from hopper_data.session import (
 
 if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession, run_in_async_transaction
+    from hopper_data.backup import IntegrityReport, backup_database, check_integrity
     from hopper_data.maintenance import (
         analyze_database_statistics,
         check_database_health,
@@ -93,6 +94,7 @@ __all__ = [
     "InstanceScope",
     "InstanceStatus",
     "IntegrityError",
+    "IntegrityReport",
     "InvalidTransition",
     "NotFound",
     "Page",
@@ -116,8 +118,10 @@ __all__ = [
     "ValidationError",
     "Velocity",
     "analyze_database_statistics",
+    "backup_database",
     "build_database_url",
     "check_database_health",
+    "check_integrity",
     "check_schema",
     "connect",
     "create_database",
@@ -138,8 +142,11 @@ __all__ = [
 
 _LATER = {
     "AsyncSession": "aio",
+    "IntegrityReport": "backup",
     "analyze_database_statistics": "maintenance",
+    "backup_database": "backup",
     "check_database_health": "maintenance",
+    "check_integrity": "backup",
     "check_schema": "maintenance",
     "dump_schema": "maintenance",
     "get_database_health": "maintenance",
