@@ -480,9 +480,9 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any, name: str) -> list[Node 
         raise problem
     if signature != _signature(keys):
         raise ValidationError(
-            f"after is a cursor of the order {shorten(signature)}, the page is asked for in "
+            f"{name} is a cursor of the order {shorten(signature)}, the page is asked for in "
             f"{_signature(keys)!r}",
-            "after",
+            name,
         )
     if len(values) != len(keys):
         raise problem
