@@ -265,8 +265,9 @@ class DatabaseConfig:
     """Every setting of one database. Immutable; `replace(config, …)` of dataclasses copies it.
 
     Times are in seconds where a name ends in `_s`, in milliseconds where it ends in `_ms`.
-    The pool's fields hold for PostgreSQL and for SQLite files; a database in memory has one
-    connection, which the sessions take in turns.
+    The pool's fields hold for PostgreSQL and for SQLite files: `pool_size` connections are kept
+    open, `max_connections` there may be. A database in memory has one connection, which the
+    sessions take in turns.
     """
 
     url: str = field(repr=False)
@@ -298,11 +299,8 @@ class DatabaseConfig:
         for name in ("pool_size", "busy_timeout_ms"):
             self._require(name, _is_whole(getattr(self, name), 0), "a whole number from 0 up")
         self._require("max_connections", _is_whole(self.max_connections, 1), "a number from 1 up")
-        self._require(
-            "pool_size",
-            self.pool_size <= self.max_connections,
-            f"at most max_connections ({self.max_connections})",
-        )
+        # Whoever lowers the most that there may be need not think of how many are kept.
+        object.__setattr__(self, "pool_size", min(self.pool_size, self.max_connections))
         mode = self.file_mode
         self._require(
             "file_mode",
@@ -342,7 +340,7 @@ class DatabaseConfig:
         `ValidationError` in production.
         """
         environ = os.environ if environ is None else environ
-        environment = _environment(environ.get("HOPPER_ENV") or "development", "HOPPER_ENV")
+        environment = present_environment(environ)
         url = url or environ.get("DATABASE_URL") or _default_url(environment)
         settings.setdefault("slow_query_ms", _read_slow_query_ms(environ))
         settings.setdefault("environment", environment)
@@ -359,6 +357,12 @@ def _within(value: object, low: float, high: float) -> bool:
 
 def _is_whole(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**31
+
+
+def present_environment(environ: Mapping[str, str] | None = None) -> Environment:
+    """What HOPPER_ENV says, development when it says nothing."""
+    environ = os.environ if environ is None else environ
+    return _environment(environ.get("HOPPER_ENV") or "development", "HOPPER_ENV")
 
 
 def _environment(value: str, name: str) -> Environment:

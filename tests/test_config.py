@@ -103,7 +103,6 @@ def test_settings_take_the_place_of_the_environment() -> None:
     ("name", "value"),
     [
         ("pool_size", -1),
-        ("pool_size", 21),
         ("pool_size", 2.5),
         ("pool_size", True),
         ("max_connections", 0),
@@ -136,6 +135,12 @@ def test_a_setting_of_a_wrong_kind_is_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name) as caught:
         DatabaseConfig(url="sqlite:///x.db", **{name: value})  # type: ignore[arg-type]
     assert caught.value.field == name
+
+
+def test_no_more_connections_are_kept_than_there_may_be() -> None:
+    config = DatabaseConfig(url="sqlite:///x.db", max_connections=2)
+    assert (config.pool_size, config.max_connections) == (2, 2)
+    assert DatabaseConfig(url="sqlite:///x.db", pool_size=50).pool_size == 20
 
 
 def test_every_setting_is_a_keyword() -> None:
