@@ -533,6 +533,7 @@ def _characters() -> Iterator[str]:
 
 _RECENT = {*range(0x528, 0x530), *range(0x13A0, 0x1400), *range(0x1C80, 0x1CC0)}
 _RECENT |= {0x1E0, 0x1E1, 0x37F, 0x1E9B, 0x2C2F}
+_RECENT |= {*range(0x2FFC, 0x3000), 0x31EF}  # known from Python 3.13 on
 
 
 def _is_stable(character: str) -> bool:
