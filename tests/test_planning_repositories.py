@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -694,6 +695,15 @@ def test_each_read_is_one_query(database: Database) -> None:
             lambda: plan.tasks.filter_combined("todo", "E04", "E04-F01", "api", 1, 9),
             lambda: plan.tasks.next_task("api", "E04"),
             lambda: plan.tasks.page(limit=2),
+            lambda: plan.tasks.get_all(limit=2),
+            lambda: plan.tasks.filter({"status": "todo"}),
+            lambda: (
+                list(plan.tasks.iterate({"status": "todo"}))
+                if database.dialect == "sqlite"
+                else plan.epics.count()
+            ),
+            lambda: plan.features.filter({"status": "draft"}),
+            lambda: plan.epics.filter({"priority__gte": "medium"}),
             lambda: plan.tasks.count({"status": "todo"}),
             lambda: plan.tasks.exists(task.id),
             lambda: plan.history.list_by_task(task.id),
@@ -701,3 +711,85 @@ def test_each_read_is_one_query(database: Database) -> None:
         ):
             with statements(1):
                 read()
+
+
+def test_writes_of_epics_and_features_need_few_statements(database: Database) -> None:
+    with open_session(database) as session:
+        plan = Plan(session)
+        with statements(1):
+            epic = plan.epic(1)
+        with statements(1):
+            plan.epics.bulk_create({"key": f"E{n}", "title": "x"} for n in range(20, 60))
+        with statements(1):
+            plan.epics.update(epic.id, status="active")
+        with statements(2):
+            plan.epics.update(epic.id, key="E02")
+        with statements(1):
+            plan.epics.upsert(key="E02", title="y")
+        with statements(2):
+            plan.epics.bulk_update([{"id": epic.id, "title": "z"}])
+        with statements(2):
+            feature = plan.features.create(epic_id=epic.id, key="E02-F01", title="x")
+        with statements(2):
+            plan.features.upsert(epic_id=epic.id, key="E02-F01", title="y")
+        with statements(1):
+            plan.features.update(feature.id, title="z")
+        with statements(3):
+            plan.features.update(feature.id, key="E02-F02")
+        with statements(4):
+            plan.features.bulk_update([{"id": feature.id, "key": "E02-F03"}])
+        with statements(2):
+            plan.features.bulk_delete([feature.id])
+        with statements(2):
+            plan.epics.bulk_delete([epic.id])
+
+
+# -- how queries are answered ---------------------------------------------------------------------
+
+
+def plan_of(database: Database, read: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the database goes about a query, where it has no choice but an index."""
+    sent: list[tuple[str, Any]] = []
+    execute = database.execute_sql
+
+    def note(sql: str, params: Any = None, *args: Any, **kwargs: Any) -> Any:
+        sent.append((sql, params))
+        return execute(sql, params, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "execute_sql", note)
+        read()
+    ((sql, params),) = sent
+    word = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
+    if database.dialect == "postgresql":
+        execute("SET LOCAL enable_seqscan = off")
+    return "\n".join(str(row[-1]) for row in execute(f"{word} {sql}", params).fetchall())
+
+
+def test_every_filter_uses_an_index(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_session(database) as session:
+        plan = Plan(session)
+        task = plan.many(plan.feature(), 5)[0]
+        for read, index in (
+            (lambda: plan.tasks.get_by_key(task.key), "planning_tasks_key"),
+            (lambda: plan.features.get_by_key("E04-F01"), "planning_features_key"),
+            (lambda: plan.epics.get_by_key("E04"), "planning_epics_key"),
+            (lambda: plan.tasks.list_by_feature(task.feature_id), "planning_tasks_feature_id"),
+            (lambda: plan.tasks.list_by_epic("E04"), "planning_tasks_feature_id"),
+            (lambda: plan.features.list_by_epic("E04"), "planning_features_epic_id"),
+            (lambda: plan.tasks.filter_by_status("todo"), "planning_tasks_status"),
+            (lambda: plan.tasks.filter_by_agent_type("api"), "planning_tasks_agent_type"),
+            (lambda: plan.tasks.filter_combined("todo", min_priority=3), "_status_priority"),
+            (lambda: plan.tasks.filter_combined("todo", "E04"), "planning_tasks_feature_id"),
+            (lambda: plan.tasks.next_task(), "planning_tasks_status"),
+            (lambda: plan.tasks.next_task("api", "E04"), "planning_tasks_feature_id"),
+            (lambda: plan.epics.calculate_progress(1), "planning_tasks_feature_id"),
+            (lambda: plan.features.calculate_progress(1), "planning_tasks_feature_id"),
+            (lambda: plan.history.list_by_task(task.id), "task_history_task_id"),
+            (lambda: plan.history.list_recent(), "task_history_timestamp"),
+        ):
+            text = plan_of(database, read, monkeypatch)
+            # Which of several PostgreSQL takes, its statistics say.
+            assert (index if database.dialect == "sqlite" else "idx_planning") in text, text
+            assert "Seq Scan" not in text, text
+            assert "SCAN t1" not in text.replace("SCAN t1 USING INDEX", ""), text

@@ -356,6 +356,14 @@ def test_the_package_and_the_trigger_agree(plan: Plan) -> None:
     assert plan.history.list_by_task(task.id)[-1].timestamp == stored.updated_at
 
 
+def test_a_stamp_without_a_zone_is_in_utc(plan: Plan) -> None:
+    rows = one_of_each(plan.session)
+    rows.session.execute("UPDATE planning_tasks SET started_at = '2020-01-02 03:04:05'")
+    expected = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert plan.tasks.get_or_raise(1).started_at == expected
+    assert Task.get_by_id(1).started_at == expected
+
+
 def test_a_stamp_without_a_fraction_is_understood(session: Session) -> None:
     rows = one_of_each(session)
     rows.session.execute("UPDATE planning_tasks SET updated_at = '2020-01-02 03:04:05+00:00'")

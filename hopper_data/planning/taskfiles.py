@@ -158,18 +158,20 @@ _FEATURE = re.compile(r"(E[0-9]{2}-F[0-9]{2})(?![0-9A-Za-z]).*", re.DOTALL)
 
 
 def _check_feature(feature: Any, key: str) -> None:
-    """A feature is named by its key, or by a path whose last part begins with the key."""
+    """A feature is named by its key, or by a path in which a name begins with its key."""
     text = _text(feature, "feature")
     if text is None:
         return
-    match = _FEATURE.fullmatch(re.split(r"[/\\]", text.rstrip("/\\"))[-1])
-    if match is None:
+    matches = (_FEATURE.fullmatch(name) for name in re.split(r"[/\\]", text))
+    named = {match[1] for match in matches if match}
+    if not named:
         raise _refuse(
             f"feature {_kind(feature)} does not name a key such as {FEATURE_KEY.example!r}",
             "feature",
         )
-    if match[1] != feature_key_of(key):
-        raise _refuse(f"feature {match[1]!r} is not the one of task_key {key!r}", "feature")
+    if named != {feature_key_of(key)}:
+        others = ", ".join(sorted(named))
+        raise _refuse(f"feature {others!r} is not the one of task_key {key!r}", "feature")
 
 
 def _moment(created: Any) -> datetime:

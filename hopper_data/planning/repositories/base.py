@@ -180,12 +180,16 @@ def _reading(model: Any) -> tuple[list[str], list[tuple[str, Any]]]:
 def _converter(field: Any) -> Any:
     if isinstance(field, EnumField):
         return {str(member): member for member in field.enum}.__getitem__
-    return _moment if isinstance(field, UTCDateTimeField) else field.python_value
+    return _moments(field) if isinstance(field, UTCDateTimeField) else field.python_value
 
 
-def _moment(value: Any) -> datetime:
-    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+def _moments(field: Any) -> Any:
+    def convert(value: Any) -> Any:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        # As the package writes it; other programs may leave the zone out.
+        return moment if moment.tzinfo is UTC else field.python_value(value)
+
+    return convert
 
 
 class KeyedRepository(PlanningRepository[M]):
