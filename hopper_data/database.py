@@ -155,6 +155,10 @@ class Database(PooledConnections):
     def allow_writes(self, before: Any) -> None:
         """Be as it was before `forbid_writes()`, after the transaction or savepoint."""
 
+    def is_missing(self) -> bool:
+        """True for a SQLite file that is not there yet; the first connection makes it."""
+        return False
+
     def read_only(self) -> AbstractContextManager[Any]:
         """A transaction that sees one state of the data, blocks no writer and cannot write.
 
@@ -240,6 +244,9 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if not self.in_memory:
             self._prepare_file()
         return super()._open()
+
+    def is_missing(self) -> bool:
+        return not self.in_memory and not Path(self.database).exists()
 
     def _prepare_file(self) -> None:
         path = Path(self.database)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hopper_data.chat.models import CHAT_MODELS
-from hopper_data.config import Environment
+from hopper_data.config import Environment, present_environment
 from hopper_data.database import Database, create_database, using
 from hopper_data.errors import DatabaseError, SchemaVersionMismatch, ValidationError
 from hopper_data.introspection import compare, create_tables, describe
@@ -112,11 +112,11 @@ def reset_database(database: Database | None = None, *, confirm: bool = False) -
     than the code (`SchemaVersionMismatch`).
     """
     target = target_database(database)
-    if not confirm:
+    if confirm is not True:
         raise ValidationError(
             f"reset_database drops all data of {target.label}; say confirm=True to do it", "confirm"
         )
-    if target.config.environment is Environment.PRODUCTION:
+    if Environment.PRODUCTION in (target.config.environment, present_environment()):
         raise DatabaseError(f"HOPPER_ENV is production: {target.label} is not reset")
     refuse_newer(target, migration_names())
     with migration_turn(target):
@@ -129,7 +129,8 @@ def reset_database(database: Database | None = None, *, confirm: bool = False) -
 def check_database_health(database: Database | None = None) -> bool:
     """Whether the database answers a query."""
     try:
-        with open_session(target_database(database), read_only=True) as session:
+        target = target_database(database)
+        with open_session(target, read_only=True) as session:
             session.execute("SELECT 1")
     except DatabaseError:
         logger.warning("the database is not healthy", exc_info=True)

@@ -391,7 +391,10 @@ def run_migrations(target: str = "head", *, database: Database | None = None) ->
 
 def get_schema_version(database: Database | None = None) -> str | None:
     """The name of the newest migration that a database has, or None. Creates nothing."""
-    with open_session(target_database(database), read_only=True) as session:
+    target = target_database(database)
+    if target.is_missing():
+        return None
+    with open_session(target, read_only=True) as session:
         applied = applied_migrations(session.database)
     return applied[-1] if applied else None
 

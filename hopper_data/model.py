@@ -276,12 +276,19 @@ class BaseModel(peewee.Model):
 
     @classmethod
     def update(cls, data: Any = None, /, **fields: Any) -> peewee.ModelUpdate:
-        """Peewee's UPDATE, with `updated_at` moved on."""
+        """Peewee's UPDATE, with `updated_at` moved on.
+
+        A status reaches only the rows that it may follow; the others stay as they are.
+        """
         values = cls._normalize_data(data, fields)
         moved = cls._meta.fields.get("updated_at")
         if moved is not None and moved not in values:
             values[moved] = utcnow()
-        return peewee.ModelUpdate(cls, values)
+        query = peewee.ModelUpdate(cls, values)
+        for field in guarded_fields(cls):
+            if field in values and not isinstance(values[field], Node):
+                query = query.where(field.in_(field.sources(field.normalize(values[field]))))
+        return query
 
     def save(self, force_insert: bool = False, only: Any = None) -> int:
         """Write the row: insert it when asked to or when it has no key yet, else update it.

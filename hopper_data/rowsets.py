@@ -45,6 +45,9 @@ def rowset(database: Database, fields: Sequence[Any], alias: str = "v") -> str:
 def _pg_type(field: Any, database: Database) -> str:
     if isinstance(getattr(field, "rel_field", field), peewee.AutoField):
         return "INTEGER"
+    if isinstance(getattr(field, "rel_field", field), peewee._StringField):
+        # Without its length: a key that is too long for the column is one that no row has.
+        return 'TEXT COLLATE "C"'
     return str(field.ddl_datatype(database.get_sql_context()).sql)
 
 

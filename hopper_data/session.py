@@ -69,8 +69,8 @@ class Session:
         statement that is refused changes nothing, and the session goes on.
         """
         check_sql(sql)
+        refuse_end(sql)
         if control_word(sql):
-            refuse_end(sql)
             return self.query(sql, params)
         with self.database.statement_guard():
             return self.query(sql, params)

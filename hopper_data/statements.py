@@ -15,13 +15,14 @@ from hopper_data.errors import ValidationError, shorten
 __all__ = ["bind_parameters", "check_sql", "control_word", "refuse_end"]
 
 _INT64 = 2**63
-_COMMENTS = r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*"
+_COMMENTS = r"(?:[\s;\ufeff]+|--[^\n]*\n|/\*.*?\*/)*"
 _INSIDE = _COMMENTS + r"(SAVEPOINT|RELEASE|SET|ROLLBACK(?:\s+WORK|\s+TRANSACTION)?\s+TO)\b"
 _CONTROL = (
     _COMMENTS
     + r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|BEGIN|END|ABORT|SET(?=\s+TRANSACTION\b)"
     + r"|(?:START|PREPARE)(?=\s+TRANSACTION\b))\b"
 )
+_QUOTES = "eE'\"$-/"
 _TOKENS = r"""
     (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'   # text with escapes, of PostgreSQL
   | '(?:[^']|'')*'                              # text
@@ -47,8 +48,15 @@ def control_word(sql: str) -> str:
     return match[1].upper() if match else ""
 
 
+def _blank(match: re.Match[str]) -> str:
+    return " " if match[0][0] in _QUOTES else match[0]
+
+
 def refuse_end(sql: str) -> None:
-    """Refuse a statement that would end, or begin, the transaction of a session."""
+    """Refuse two statements at once, and one that would end, or begin, a session's transaction."""
+    plain = _pattern(_TOKENS, re.VERBOSE).sub(_blank, sql) if ";" in sql else ""
+    if ";" in plain.strip("; \n\t\r"):
+        raise ValidationError("sql has several statements; execute() runs one at a time", "sql")
     word = control_word(sql)
     if word and not _pattern(_INSIDE, re.IGNORECASE).match(sql):
         raise ValidationError(

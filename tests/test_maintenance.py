@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import json
 import socket
 import threading
@@ -214,7 +215,7 @@ def test_the_schema_of_nothing_is_empty(empty_database: Database) -> None:
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_no_password_is_told(database: Database) -> None:
-    url = database.config.url.replace("postgres@", "postgres:s3cr%40et@", 1)
+    url = re.sub("postgres:?@", "postgres:s3cr%40et@", database.config.url, count=1)
     assert url != database.config.url
     secret = create_database(url)
     told = [

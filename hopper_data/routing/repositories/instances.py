@@ -103,7 +103,7 @@ class HopperInstanceRepository(AcyclicRepository[HopperInstance]):
         """
         with self.database.atomic():
             instance = self.get(id)
-            if instance is None or instance.status == InstanceStatus.TERMINATED:
+            if instance is None or instance.terminated_at is not None:
                 return instance
             return self.update(id, status=InstanceStatus.TERMINATED, terminated_at=utcnow())
 
