@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import select
 import sqlite3
@@ -363,6 +362,8 @@ def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
     SQLite's own way to wait sleeps up to 100 ms at a time, so that newcomers overtake, and some
     writers wait for seconds.
     """
+    from random import uniform
+
     deadline = time.monotonic() + timeout_ms / 1000
     connection.execute("PRAGMA busy_timeout = 0")
     try:
@@ -374,7 +375,7 @@ def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > deadline:
                     raise
-            time.sleep(random.uniform(0.00005, 0.002))  # noqa: S311  # no secret
+            time.sleep(uniform(0.00005, 0.002))  # noqa: S311  # no secret
     finally:
         connection.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
 

@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -277,6 +276,8 @@ def in_time(seconds: float, connect: Callable[[], T], close: Callable[[T], objec
     libpq has a limit of its own, but one for each address that a name stands for, in whole seconds
     from 2 up, and none for finding the addresses.
     """
+    from concurrent.futures import Future
+
     result: Future[T] = Future()
 
     def work() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, ClassVar, TypeVar
 
 from hopper_data.database import Database
@@ -57,6 +56,8 @@ class References:
             if database.dialect == "sqlite"
             else 'SELECT value COLLATE "C" FROM jsonb_array_elements_text(CAST(%s AS JSONB))'
         )
+        from graphlib import CycleError, TopologicalSorter
+
         sql = self.reachable(database.dialect, source)
         graph: dict[str, set[str]] = {}
         for row, referred in database.execute_sql(sql, (dump_json(ids),)).fetchall():

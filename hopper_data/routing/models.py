@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,8 @@ def new_task_id() -> str:
     Ids that one process makes rise; those of several processes sort by the millisecond.
     """
     global _last_id
-    number = (int(time.time() * 1000) << 36) | secrets.randbits(36)
+    chance = int.from_bytes(os.urandom(5)) >> 4
+    number = (int(time.time() * 1000) << 36) | chance
     with _id_lock:
         _last_id = number = max(number, _last_id + 1)
     digits = [_ALPHABET[(number >> shift) & 31] for shift in range(75, -1, -5)]

@@ -64,17 +64,15 @@ SPACE = (
 _MAX_CHARACTERS = 2000
 _MAX_TERMS = 50
 _MIN_PREFIX = 3
-_TOKEN = re.compile(
-    r"""(?P<minus>-(?=["\w]))?
+# Python compiles these, and keeps them, when they are first used.
+_PART = r"""(?x)(?P<minus>-(?=["\w]))?
         (?: "(?P<phrase>[^"]*)"? | (?P<word>[^\s"]+) )
-        (?P<star>\*?)""",
-    re.VERBOSE,
-)
-_ACCENT = re.compile(f"[{ACCENTS}]")
-_ACCENTED = re.compile(f"([A-Za-z])[{ACCENTS}]+")
-_SPACE = re.compile(f"[{SPACE}]+")
+        (?P<star>\*?)"""
+_ACCENT = f"[{ACCENTS}]"
+_ACCENTED = f"([A-Za-z])[{ACCENTS}]+"
+_SPACE = f"[{SPACE}]+"
 # Scripts that are written without a blank between words.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uabff\uac00-\ud7ff]")
+_UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uabff\uac00-\ud7ff]"
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def parse_search(text: str) -> SearchQuery:
     groups = [Group()]
     terms = 0
     pending_or = False
-    for match in _TOKEN.finditer(text[:_MAX_CHARACTERS]):
+    for match in re.finditer(_PART, text[:_MAX_CHARACTERS]):
         if match["word"] and match["word"].lower() == "or" and not match["minus"]:
             pending_or = bool(groups[-1].wanted)
             continue
@@ -169,16 +167,16 @@ def _term(match: re.Match[str]) -> Term | None:
     last = words[-1]
     starred = bool(match["star"]) or source.endswith("*")
     plain = match["phrase"] is None and not match["minus"]
-    goes_on = len(last) >= _MIN_PREFIX or _UNSPACED.match(last[-1]) is not None
+    goes_on = len(last) >= _MIN_PREFIX or re.match(_UNSPACED, last[-1]) is not None
     return Term(words, starred or (plain and goes_on) or len(last) == MAX_WORD)
 
 
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text as the indexes see them: without case, accents and punctuation."""
-    plain = _ACCENT.sub("", text)
-    plain = _ACCENTED.sub(r"\1", unicodedata.normalize("NFD", plain))
+    plain = re.sub(_ACCENT, "", text)
+    plain = re.sub(_ACCENTED, r"\1", unicodedata.normalize("NFD", plain))
     plain = "".join(map(_fold, unicodedata.normalize("NFC", plain)))
-    return tuple(word[:MAX_WORD] for word in _SPACE.sub(" ", plain).split(" ") if word)
+    return tuple(word[:MAX_WORD] for word in re.sub(_SPACE, " ", plain).split(" ") if word)
 
 
 def _fold(character: str) -> str:
