@@ -313,8 +313,24 @@ def test_models_save_and_delete_as_their_repositories_do(plan: Plan) -> None:
     with pytest.raises(ValidationError, match="must begin with"):
         Feature(epic=epic, key="E05-F01", title="x").save()
     ghost = Feature(id=99, epic=epic, key="E04-F09", title="x")
-    with pytest.raises((NotFound, ValidationError)):
+    with pytest.raises(NotFound):
         ghost.save()
+    feature.title, feature.description = "z", "unsaved"
+    assert feature.save(only=[Feature.title]) == 1
+    stored = plan.features.get_or_raise(feature.id)
+    assert (stored.title, stored.description) == ("z", None)
+    assert feature.description == "unsaved"
+    assert feature.updated_at == stored.updated_at
+    assert feature.save() == 1
+    assert plan.features.get_or_raise(feature.id).description == "unsaved"
+    partly = Task(feature=feature, key="T-E04-F01-001", title="x", priority=9)
+    assert partly.save(only=["feature", "key", "title"]) == 1
+    assert plan.tasks.get_or_raise(partly.id).priority == 5
+    gone = plan.tasks.get_or_raise(partly.id)
+    plan.tasks.delete(gone.id)
+    gone.title = "too late"
+    with pytest.raises(NotFound, match="does not exist"):
+        gone.save()
     assert feature.delete_instance() == 1
     assert feature.delete_instance() == 0
 

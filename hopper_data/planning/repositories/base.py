@@ -101,10 +101,11 @@ class PlanningRepository(Repository[M]):
     def _save(self, instance: M, force_insert: bool, only: Any) -> int:
         """What `save()` of the models does; the number of rows written, 1 or 0."""
         if force_insert or instance._pk is None:
-            row = normalize_row(self.model, _chosen(instance.__data__, only))
+            values = _chosen(instance.__data__, only)
+            row = normalize_row(self.model, values)
             with self._explaining([row], new=True):
                 self._insert([row])
-            self._take_over(instance, self._make(row))
+            self._take_over(instance, self._make(row), values)
             return 1
         changes = {field.name: value for field, value in instance._changes(only).items()}
         if not changes:
@@ -115,13 +116,15 @@ class PlanningRepository(Repository[M]):
                 f"{self.model.__name__} {instance._pk!r} does not exist; "
                 "insert it with create() or save(force_insert=True)"
             )
-        self._take_over(instance, written)
+        self._take_over(instance, written, changes)
         return 1
 
-    def _take_over(self, instance: M, written: M) -> None:
-        instance.__data__.update(written.__data__)
-        instance._dirty.clear()
-        instance._remember(written.__data__)
+    def _take_over(self, instance: M, written: M, names: Iterable[str]) -> None:
+        """Let an instance have the row that was written, but for what is not saved yet."""
+        instance._dirty.difference_update(names)
+        row = {k: v for k, v in written.__data__.items() if k not in instance._dirty}
+        instance.__data__.update(row)
+        instance._remember(row)
         instance._computed = written._computed
 
     def _lock(self, strength: str) -> str:
