@@ -665,7 +665,7 @@ def test_nothing_is_written_alone_after_sqlite_has_ended_a_transaction(tmp_path:
     database = create_database(f"sqlite:///{tmp_path}/x.db")
     with open_session(database) as session:
         session.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY)")
-        session.execute(
+        database.execute_sql(
             "CREATE TRIGGER picky BEFORE INSERT ON entries WHEN new.number = 13 "
             "BEGIN SELECT RAISE(ROLLBACK, 'not that one'); END"
         )
