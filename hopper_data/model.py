@@ -252,7 +252,8 @@ class BaseModel(peewee.Model):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "__no_default__" not in kwargs:
             for name in kwargs:
-                if name not in self._meta.combined and not hasattr(type(self), name):
+                known = name in self._meta.combined
+                if not known and not isinstance(getattr(type(self), name, None), peewee.Field):
                     raise unknown_name(type(self), name)
         super().__init__(*args, **kwargs)
 
