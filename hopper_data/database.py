@@ -19,8 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import peewee
@@ -43,6 +42,9 @@ from hopper_data.errors import (
 )
 from hopper_data.pool import PooledConnections, in_time, watchdog
 from hopper_data.statements import control_word
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Database",
@@ -225,7 +227,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
     def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
         path = url.database
         if not url.in_memory:
-            path = str(Path(path).absolute())
+            path = str(_path(path).absolute())
         self.in_memory = url.in_memory
         self._setup(config, url)
         super().__init__(
@@ -245,10 +247,10 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return super()._open()
 
     def is_missing(self) -> bool:
-        return not self.in_memory and not Path(self.database).exists()
+        return not self.in_memory and not _path(self.database).exists()
 
     def _prepare_file(self) -> None:
-        path = Path(self.database)
+        path = _path(self.database)
         if path.is_dir():
             raise DatabaseNotFound(f"{path} is a folder, not a SQLite file")
         if not path.exists():
@@ -264,7 +266,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         self._restrict(path)
 
     def _restrict(self, path: Path) -> None:
-        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        for file in (path, _path(f"{path}-wal"), _path(f"{path}-shm")):
             try:
                 mode = file.stat().st_mode
                 wrong = stat.S_IMODE(mode) != self.config.file_mode and os.name == "posix"
@@ -354,6 +356,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if self.in_memory:
             # The child has a copy of the whole database.
             self._connections = connections
+
+
+def _path(name: str) -> Path:
+    from pathlib import Path  # felt at import, since nothing else brings it
+
+    return Path(name)
 
 
 def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
@@ -719,7 +727,7 @@ def _environment_key() -> tuple[str | None, ...]:
     path = (url or ("" if environment == Environment.TEST else DEFAULT_URL)).partition(":///")[2]
     # A file of a relative name is another one in another folder.
     relative = path and path != MEMORY and not path.startswith("/")
-    folder = str(Path.cwd()) if relative else None
+    folder = str(_path("").absolute()) if relative else None
     return (url, environment, get("HOPPER_SLOW_QUERY_MS"), folder)
 
 

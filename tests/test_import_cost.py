@@ -1,0 +1,43 @@
+"""What an import brings along: little more than Peewee does. Modules are counted, not times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = """
+alembic asyncio asyncpg aiosqlite click concurrent.futures difflib graphlib greenlet hypothesis
+ipaddress jinja2 multiprocessing pathlib peewee_migrate playhouse.pwasyncio psycopg pytest random rich secrets
+sqlalchemy sybil tempfile unittest unittest.mock urllib.parse
+"""
+
+
+def modules_after(statement: str) -> set[str]:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import sys; sys.path[:] = {sys.path!r}\n{statement}\nprint(*sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_an_import_brings_little_more_than_peewee() -> None:
+    brought = modules_after("import hopper_data") - modules_after("import peewee, playhouse.pool")
+    assert not brought & set(HEAVY.split())
+
+
+def test_what_an_operator_needs_comes_when_it_is_used() -> None:
+    base = modules_after("import hopper_data")
+    assert "hopper_data.migrations" not in base
+    assert "hopper_data.maintenance" not in base
+    assert "hopper_data.aio" not in base
+    assert "hopper_data.planning" not in base
+    assert "hopper_data.chat" not in base
+    assert "hopper_data.migrations" in modules_after("from hopper_data import run_migrations")
+    assert "hopper_data.maintenance" in modules_after("from hopper_data import init_database")
