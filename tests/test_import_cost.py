@@ -7,8 +7,8 @@ import sys
 
 HEAVY = """
 alembic asyncio asyncpg aiosqlite click concurrent.futures difflib graphlib greenlet hypothesis
-ipaddress jinja2 multiprocessing pathlib peewee_migrate playhouse.pwasyncio psycopg pytest random rich secrets
-sqlalchemy sybil tempfile unittest unittest.mock urllib.parse
+ipaddress jinja2 multiprocessing pathlib peewee_migrate playhouse.pwasyncio psycopg pytest random
+rich secrets sqlalchemy sybil tempfile unittest unittest.mock urllib.parse
 """
 
 
