@@ -22,6 +22,9 @@ _CONTROL = (
     + r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|BEGIN|END|ABORT|SET(?=\s+TRANSACTION\b)"
     + r"|(?:START|PREPARE)(?=\s+TRANSACTION\b))\b"
 )
+# A trigger of SQLite has statements of its own, and is one statement all the same.
+_TRIGGER_BODY = r"^(\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\b.*?)\bBEGIN\b.*\bEND\b"
+_BODY = _COMMENTS + r"(CREATE|DO)\b"  # of a trigger or a function, which has statements inside
 _QUOTES = "eE'\"$-/"
 _TOKENS = r"""
     (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'   # text with escapes, of PostgreSQL
@@ -55,7 +58,8 @@ def _blank(match: re.Match[str]) -> str:
 def refuse_end(sql: str) -> None:
     """Refuse two statements at once, and one that would end, or begin, a session's transaction."""
     plain = _pattern(_TOKENS, re.VERBOSE).sub(_blank, sql) if ";" in sql else ""
-    if ";" in plain.strip("; \n\t\r"):
+    plain = _pattern(_TRIGGER_BODY, re.IGNORECASE).sub(r"\1", plain)
+    if ";" in plain.strip("; \n\t\r") and not _pattern(_BODY, re.IGNORECASE).match(sql):
         raise ValidationError("sql has several statements; execute() runs one at a time", "sql")
     word = control_word(sql)
     if word and not _pattern(_INSIDE, re.IGNORECASE).match(sql):
