@@ -527,13 +527,15 @@ def _characters() -> Iterator[str]:
     ranges += [(0xFB00, 0xFB50), (0xFE20, 0x10000), (0x1F300, 0x1F700), (0x20000, 0x20020)]
     for low, high in ranges:
         for code in range(low, high):
-            if unicodedata.category(chr(code)) not in ("Cn", "Cs"):
+            if unicodedata.category(chr(code)) not in ("Cn", "Cs") and code not in _NEWEST:
                 yield chr(code)
+
+
+_NEWEST = {*range(0x2FFC, 0x3000), 0x31EF}  # which Python knows from 3.13 on, and SQLite does not
 
 
 _RECENT = {*range(0x528, 0x530), *range(0x13A0, 0x1400), *range(0x1C80, 0x1CC0)}
 _RECENT |= {0x1E0, 0x1E1, 0x37F, 0x1E9B, 0x2C2F}
-_RECENT |= {*range(0x2FFC, 0x3000), 0x31EF}  # known from Python 3.13 on
 
 
 def _is_stable(character: str) -> bool:
