@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -303,20 +302,19 @@ def test_it_leaves_nothing_behind(database: Database) -> None:
 
 
 @POSTGRESQL
-def test_without_the_right_to_create_schemas_it_says_so(
-    database: Database, make_url: Callable[..., str]
-) -> None:
+def test_without_the_right_to_create_schemas_it_says_so(database: Database) -> None:
     name = database.url.database
+    role = f"reader_of_{name}"
     run(
         database,
-        "CREATE ROLE reader LOGIN",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
         f"REVOKE CREATE ON DATABASE {name} FROM PUBLIC",
     )
-    other = create_database(database.config.url.replace("postgres@", "reader@", 1))
+    other = create_database(re.sub("//[^@/]*@", f"//{role}:x@", database.config.url))
     try:
         with pytest.raises(DatabaseError, match="right to create schemas"):
             check_schema(other)
     finally:
         other.close_pool()
-        run(database, "DROP OWNED BY reader", "DROP ROLE reader")
+        run(database, f"DROP OWNED BY {role}", f"DROP ROLE {role}")

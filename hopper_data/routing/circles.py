@@ -146,7 +146,8 @@ class AcyclicModel(BaseModel):
         def write() -> int:
             return super(AcyclicModel, self).save(force_insert, only)
 
-        database = self._meta.database.obj
+        bound = self._meta.database
+        database = getattr(bound, "obj", bound)
         return self.references.guard(database, type(self), [self.__data__], write)
 
 
