@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from hopper_data.errors import ValidationError
 
@@ -53,8 +53,7 @@ _SCHEMES = {
 _ASYNC_DRIVERS = {Backend.SQLITE: "aiosqlite", Backend.POSTGRESQL: "asyncpg"}
 
 
-@dataclass(frozen=True, repr=False)
-class DatabaseURL:
+class DatabaseURL(NamedTuple):
     """A database URL in parts. `str()` and `repr()` mask the password.
 
     `database` is the path of the file (`:memory:` for a database in memory) or the name of the
@@ -136,7 +135,7 @@ class DatabaseURL:
         """The URL as text, with the password masked unless asked otherwise."""
         scheme = f"{self.backend}+{driver}" if driver else str(self.backend)
         if self.backend is Backend.SQLITE:
-            return f"{scheme}:///{_quote(self.database, '/:.~ ')}"
+            return f"{scheme}:///{_quote(self.database, '/:.~')}"
         credentials = _quote(self.user) if self.user else ""
         if self.password:
             credentials += ":" + (_MASK if hide_password else _quote(self.password))

@@ -184,7 +184,7 @@ def test_an_option_that_libpq_does_not_know_is_refused(option: str) -> None:
 
 
 def test_a_url_is_built_from_its_parts() -> None:
-    assert build_database_url(database="a b?.db") == "sqlite:///a b%3F.db"
+    assert build_database_url(database="a b?.db") == "sqlite:///a%20b%3F.db"
     assert build_database_url(database="/var/lib/x.db") == "sqlite:////var/lib/x.db"
     assert build_database_url() == "sqlite:///:memory:"
     url = build_database_url(
@@ -231,7 +231,7 @@ def test_every_text_survives_in_a_url(user: str, password: str, database: str) -
     assert found.render() == DatabaseURL.parse(found.render()).render()
 
 
-@given(database=text.filter(lambda path: path and path == path.strip()))
+@given(database=text)
 def test_every_path_survives_in_a_url(database: str) -> None:
     assert parse(build_database_url(database=database)).database == database
 

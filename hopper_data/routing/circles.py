@@ -8,8 +8,7 @@ a circle together that neither can see.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from hopper_data.database import Database
 from hopper_data.errors import ValidationError
@@ -32,8 +31,7 @@ T = TypeVar("T")
 Rows = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class References:
+class References(NamedTuple):
     """The column by which rows of a table refer to others of it, and what it says of them.
 
     `reachable` makes, for a dialect and a query for ids, the query for the pairs (id, referred id)

@@ -202,7 +202,7 @@ TASK_SEARCH = SchemaObject(
         END""",
     ),
     postgresql=(
-        _lexemes_function(),
+        _lexemes_function,
         (
             "ALTER TABLE tasks ADD COLUMN IF NOT EXISTS search_tsvector tsvector "
             f"GENERATED ALWAYS AS ({_pg_document()}) STORED"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 __all__ = ["ACCENTS", "MAX_WORD", "SPACE", "SearchQuery", "fold_pairs", "parse_search", "words_of"]
 
@@ -75,8 +75,7 @@ _SPACE = f"[{SPACE}]+"
 _UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uabff\uac00-\ud7ff]"
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """Words that follow each other; with `prefix` the last one may go on."""
 
     words: tuple[str, ...]
@@ -95,12 +94,11 @@ class Term:
         return "(" + " <-> ".join(quoted) + ")"
 
 
-@dataclass
-class Group:
+class Group(NamedTuple):
     """Terms that must all be there, and terms that must not."""
 
-    wanted: list[Term] = field(default_factory=list)
-    unwanted: list[Term] = field(default_factory=list)
+    wanted: list[Term]
+    unwanted: list[Term]
 
     def fts5(self) -> str:
         """The group in the language of FTS5."""
@@ -115,8 +113,7 @@ class Group:
         return "(" + " & ".join(terms) + ")"
 
 
-@dataclass(frozen=True)
-class SearchQuery:
+class SearchQuery(NamedTuple):
     """A query that finds what meets one of its groups."""
 
     groups: tuple[Group, ...]
@@ -139,7 +136,7 @@ def parse_search(text: str) -> SearchQuery:
 
     Of a text that is very long the first 2,000 characters and 50 terms count.
     """
-    groups = [Group()]
+    groups = [Group([], [])]
     terms = 0
     pending_or = False
     for match in re.finditer(_PART, text[:_MAX_CHARACTERS]):
@@ -153,7 +150,7 @@ def parse_search(text: str) -> SearchQuery:
         if terms > _MAX_TERMS:
             break
         if pending_or and not match["minus"]:
-            groups.append(Group())
+            groups.append(Group([], []))
         pending_or = False
         (groups[-1].unwanted if match["minus"] else groups[-1].wanted).append(term)
     return SearchQuery(tuple(group for group in groups if group.wanted))
