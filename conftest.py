@@ -1,4 +1,6 @@
-"""README.md and docs/*.md are tests: their Python blocks run from top to bottom.
+"""What all tests share, those in the documents included.
+
+README.md and docs/*.md are tests: their Python blocks run from top to bottom.
 
 Each document begins in an empty folder of its own, without a setting in the environment, as a
 newcomer does. Blocks of shell, configuration and output are for people alone.
@@ -10,8 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+# The same examples for everybody; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("steady", derandomize=True)
+settings.load_profile("steady")
 
 documents = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
