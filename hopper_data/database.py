@@ -274,7 +274,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
                     file.chmod(self.config.file_mode)
             except FileNotFoundError:
                 continue
-            except PermissionError:
+            except OSError:  # another owner, a medium that cannot be written
                 logger.warning("cannot set the mode of %s to %o", file, self.config.file_mode)
 
     def _add_conn_hooks(self, conn: sqlite3.Connection) -> None:
@@ -759,9 +759,9 @@ def using(database: Database) -> Iterator[Database]:
         yield database
     finally:
         # Blocks may end in another order than they began in.
-        open_here = list(_current.get())
-        open_here.reverse()
-        open_here.remove(database)
-        _current.set(tuple(reversed(open_here)))
+        open_here = list(_current.get())[::-1]
+        if database in open_here:  # not where a generator is ended in another context
+            open_here.remove(database)
+            _current.set(tuple(open_here[::-1]))
         if was_closed and not database.in_transaction():
             database.release()

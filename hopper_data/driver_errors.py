@@ -62,6 +62,7 @@ class ConstraintViolation(IntegrityError):
 _CONNECTION_STATES = ("08", "57P", "53300")
 _CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError"})  # of any driver
 _RETRYABLE_STATES = ("40001", "40P01")
+_TIME_STATES = ("55P03", "57014")  # a lock, or an answer, did not come in the time that was set
 _DATA_STATES = ("22", "54000")
 _PG_KINDS = {
     "23505": "unique",
@@ -94,6 +95,8 @@ def _translate_state(state: str, original: BaseException, database: Described) -
         return _violation(_PG_KINDS[state], original)
     if state.startswith(_CONNECTION_STATES):
         return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
+    if state in _TIME_STATES:
+        return DatabaseUnavailable(f"{database.label}: {_first_line(original)}", retryable=False)
     if state in _RETRYABLE_STATES:
         return DatabaseError(
             f"the transaction lost a race and was rolled back: {_first_line(original)}",

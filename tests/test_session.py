@@ -645,6 +645,37 @@ def test_an_isolation_level_may_be_chosen(make_url: Callable[..., str]) -> None:
         assert titles(session) == ["a"]
 
 
+def test_a_lock_or_an_answer_that_takes_too_long(make_url: Callable[..., str]) -> None:
+    with SessionFactory(make_url("postgresql")) as factory:
+        with factory.get_session() as session:
+            add(session, "a")
+        with factory.get_session() as holder:
+            TaskRepository(holder).update("a", title="b")
+            outcome: list[BaseException] = []
+
+            def other() -> None:
+                with factory.get_session() as session:
+                    session.execute("SET LOCAL lock_timeout = '20ms'")
+                    session.execute("SET LOCAL statement_timeout = '40ms'")
+                    for attempt in (
+                        lambda: TaskRepository(session).update("a", title="c"),
+                        lambda: session.execute("SELECT pg_sleep(30)"),
+                    ):
+                        try:
+                            attempt()
+                        except DatabaseError as error:
+                            outcome.append(error)
+                    add(session, "d")
+
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join(60)
+        assert [type(error) for error in outcome] == [DatabaseUnavailable] * 2
+        assert not any(getattr(error, "retryable", True) for error in outcome)
+        with factory.get_session() as session:
+            assert titles(session) == ["b", "d"]
+
+
 # -- statements of the caller's own ----------------------------------------------------------------
 
 
