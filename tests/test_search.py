@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from playhouse.test_utils import assert_query_count
 
@@ -127,6 +127,7 @@ WORDS = {
     "german": "Straße GROẞ",
     "turkish": "İstanbul ısı",
     "armenian": "Բարեւ Աշխարհ",
+    "cherokee": "ᎣᏏᏲ",
     "fullwidth": "ＡＢＣ",
     "ligature": "ﬁle",
     "square": "x² ½",
@@ -212,6 +213,7 @@ PIECES = [
     ("ISTANBUL", "turkish"),
     ("ısı", "turkish"),
     ("ԲԱՐԵՒ", "armenian"),
+    ("ᎣᏏᏲ", "cherokee"),
     ("ａｂｃ", "fullwidth"),
     ("ﬁle", "ligature"),
     ("x²", "square"),
@@ -629,6 +631,7 @@ def _answers(
     documents=st.lists(st.tuples(_TEXTS, _TEXTS, st.none() | _TEXTS), min_size=1, max_size=8),
     queries=st.lists(_QUERIES | _TEXTS, min_size=1, max_size=6),
 )
+@example(documents=[("\u1dca\u0816", "", None)], queries=[""])
 def test_both_backends_give_the_same_answers(
     both: list[Database], documents: list[tuple[str, str, str | None]], queries: list[str]
 ) -> None:

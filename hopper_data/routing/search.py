@@ -76,14 +76,19 @@ _UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uabff\uac00-\ud7ff]
 
 
 class Term(NamedTuple):
-    """Words that follow each other; with `prefix` the last one may go on."""
+    """Words that follow each other; with `prefix` the last one may go on.
+
+    `typed` are the words as FTS5 shall fold them itself: it keeps the order of combining marks,
+    which Unicode's normal forms change.
+    """
 
     words: tuple[str, ...]
+    typed: tuple[str, ...]
     prefix: bool
 
     def fts5(self) -> str:
         """The term in the language of FTS5."""
-        text = " ".join(self.words)
+        text = " ".join(self.typed)
         return f'"{text}"*' if self.prefix else f'"{text}"'
 
     def tsquery(self) -> str:
@@ -158,14 +163,14 @@ def parse_search(text: str) -> SearchQuery:
 
 def _term(match: re.Match[str]) -> Term | None:
     source = match["word"] if match["phrase"] is None else match["phrase"]
-    words = words_of(source)
-    if not words:
+    words, typed = words_of(source), _split(re.sub(_ACCENT, "", source))
+    if not words or not typed:
         return None
     last = words[-1]
     starred = bool(match["star"]) or source.endswith("*")
     plain = match["phrase"] is None and not match["minus"]
     goes_on = len(last) >= _MIN_PREFIX or re.match(_UNSPACED, last[-1]) is not None
-    return Term(words, starred or (plain and goes_on) or len(last) == MAX_WORD)
+    return Term(words, typed, starred or (plain and goes_on) or len(last) == MAX_WORD)
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -173,15 +178,19 @@ def words_of(text: str) -> tuple[str, ...]:
     plain = re.sub(_ACCENT, "", text)
     plain = re.sub(_ACCENTED, r"\1", unicodedata.normalize("NFD", plain))
     plain = "".join(map(_fold, unicodedata.normalize("NFC", plain)))
-    return tuple(word[:MAX_WORD] for word in re.sub(_SPACE, " ", plain).split(" ") if word)
+    return _split(plain)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word[:MAX_WORD] for word in re.sub(_SPACE, " ", text).split(" ") if word)
 
 
 def _fold(character: str) -> str:
-    # Some characters would become two, which FTS5 never does.
-    for folded in (character.casefold(), character.lower()):
-        if len(folded) == 1:
-            return folded
-    return character
+    # Some characters would become two, which FTS5 never does; others have no small form to fold to.
+    lowered = character.lower()
+    lowered = lowered if len(lowered) == 1 else character
+    folded = lowered.casefold()
+    return folded if len(folded) == 1 and folded.islower() else lowered
 
 
 _CASED = (
