@@ -59,6 +59,8 @@ __all__ = [
 logger = logging.getLogger("hopper_data")
 _peewee_logger = logging.getLogger("peewee")
 
+_LONGEST_LOGGED = 5_000
+
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
 
@@ -120,6 +122,8 @@ class Database(PooledConnections):
 
     def _log_statement(self, sql: str, start: float) -> None:
         elapsed_ms = (time.perf_counter() - start) * 1000
+        if len(sql) > _LONGEST_LOGGED:
+            sql = f"{sql[:_LONGEST_LOGGED]}…"
         if self.config.echo:
             logger.info("%s (%.1f ms)", sql, elapsed_ms)
         if elapsed_ms >= self.config.slow_query_ms:

@@ -227,7 +227,25 @@ class SchemaManager(peewee.SchemaManager):
                     self.database.execute_sql(statement)
 
 
-class BaseModel(peewee.Model):
+class MissingRow(NotFound, peewee.DoesNotExist):
+    """What Peewee's own queries, and references that are followed, raise for a missing row."""
+
+    def __init__(self, message: str) -> None:
+        # Peewee goes on with the statement and its values.
+        super().__init__(message.partition(":\n")[0])
+
+
+class ModelMeta(peewee.ModelBase):
+    """Peewee's, with `DoesNotExist` among our errors."""
+
+    def __init__(self, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> None:
+        super().__init__(name, bases, attributes)
+        path = f"{self.__qualname__}.DoesNotExist"
+        origin = {"__module__": self.__module__, "__qualname__": path}
+        self.DoesNotExist = type(f"{name}DoesNotExist", (MissingRow,), origin)
+
+
+class BaseModel(peewee.Model, metaclass=ModelMeta):
     """The base of every model. Bound to the proxy, never to a database.
 
     Names that a model does not have are refused, in the constructor as in queries. `save()`

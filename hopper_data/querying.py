@@ -20,6 +20,7 @@ from peewee import OP, SQL, EnclosedNodeList, Expression, Node, Value
 from hopper_data.errors import ValidationError, suggest
 from hopper_data.fields import EnumField, JSONField, public_name, shorten, shown_value
 from hopper_data.model import BaseModel, find_field
+from hopper_data.rowsets import pg_type
 
 __all__ = ["OrderKey", "after_cursor", "conditions", "make_cursor", "parse_order"]
 
@@ -160,21 +161,24 @@ def _members(lookup: _Lookup, items: list[Any]) -> Node:
 
 def _list(lookup: _Lookup, items: list[Any]) -> Node:
     if len(items) > _MANY and not isinstance(lookup.field, JSONField):
-        return _ManyValues([lookup.field.lookup_value(item) for item in items])
+        return _ManyValues(lookup.field, [lookup.field.lookup_value(item) for item in items])
     return EnclosedNodeList([lookup.value(item) for item in items])
 
 
 class _ManyValues(peewee.ColumnBase):
-    """A long list, as one parameter where the number of parameters is limited."""
+    """A long list as one parameter: drivers limit the number, and logs show the text."""
 
-    def __init__(self, items: list[Any]) -> None:
+    def __init__(self, field: Any, items: list[Any]) -> None:
+        self.field = field
         self.items = items
 
     def __sql__(self, ctx: Any) -> Any:
         if ctx.state.dialect == "sqlite":
             ctx.literal("(SELECT value FROM json_each(")
             return ctx.value(json.dumps(self.items), converter=False).literal("))")
-        return ctx.sql(EnclosedNodeList([_parameter(item) for item in self.items]))
+        ctx.literal("(SELECT value FROM jsonb_to_recordset(CAST(")
+        ctx.value(json.dumps([{"value": item} for item in self.items]), converter=False)
+        return ctx.literal(f" AS JSONB)) AS many(value {pg_type(self.field, ctx)}))")
 
 
 def _is(lookup: _Lookup, value: Any) -> Node:

@@ -38,17 +38,19 @@ def rowset(database: Database, fields: Sequence[Any], alias: str = "v") -> str:
             for field in fields
         )
         return f"(SELECT {columns} FROM json_each({database.param})) AS {alias}"
-    columns = ", ".join(f'"{field.column_name}" {_pg_type(field, database)}' for field in fields)
+    ctx = database.get_sql_context()
+    columns = ", ".join(f'"{field.column_name}" {pg_type(field, ctx)}' for field in fields)
     return f"jsonb_to_recordset(CAST({database.param} AS JSONB)) AS {alias}({columns})"
 
 
-def _pg_type(field: Any, database: Database) -> str:
+def pg_type(field: Any, ctx: Any) -> str:
+    """The type of PostgreSQL in which the values of a field are compared."""
     if isinstance(getattr(field, "rel_field", field), peewee.AutoField):
         return "INTEGER"
     if isinstance(getattr(field, "rel_field", field), peewee._StringField):
         # Without its length: a key that is too long for the column is one that no row has.
         return 'TEXT COLLATE "C"'
-    return str(field.ddl_datatype(database.get_sql_context()).sql)
+    return str(field.ddl_datatype(ctx).sql)
 
 
 def document(fields: Sequence[Any], rows: Iterable[Row]) -> str:

@@ -224,6 +224,15 @@ def test_echo_logs_each_statement(
     database.close_pool()
 
 
+def test_a_long_statement_is_not_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
+    database = create_database("sqlite:///:memory:", echo=True)
+    with caplog.at_level(logging.INFO, "hopper_data"), _session(database) as s:
+        s.execute(f"SELECT '{'x' * 50_000}'")
+    assert "SELECT 'xxx" in caplog.text
+    assert len(caplog.text) < 10_000
+    database.close_pool()
+
+
 def test_the_environment_is_read_when_it_is_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

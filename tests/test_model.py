@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from peewee import DoesNotExist
 
 from hopper_data import (
     ExternalMapping,
@@ -231,3 +233,21 @@ def test_peewees_own_queries_check_values_too(tasks: TaskRepository) -> None:
         with pytest.raises(ValidationError):
             list(attempt().execute(tasks.database))
     assert [(row.title, row.priority) for row in Task.select()] == [("t", "medium")]
+
+
+def test_a_row_that_peewee_misses_is_not_found(session: Session) -> None:
+    for attempt in (
+        lambda: Task.get_by_id("hush"),
+        lambda: Task.get(Task.title == "hush"),
+        lambda: RoutingDecision(task_id="hush").task,
+        lambda: Task.select().where(Task.title == "hush").get(),
+    ):
+        with pytest.raises(NotFound) as caught:
+            attempt()
+        assert isinstance(caught.value, Task.DoesNotExist)
+        assert isinstance(caught.value, DoesNotExist)
+        assert "hush" not in str(caught.value)
+        assert "Task" in str(caught.value)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (Task.DoesNotExist, str(caught.value))
+    assert Task.get_or_none(Task.id == "hush") is None

@@ -182,6 +182,20 @@ def test_an_iterator_may_be_looked_up(tasks: TaskRepository) -> None:
     assert tasks.count({"owner__in": range(0)}) == 0
 
 
+def test_a_long_list_is_one_parameter(
+    tasks: TaskRepository, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tasks)
+    with caplog.at_level("DEBUG"):
+        assert tasks.count({"id__in": [f"x{n}" for n in range(40_000)] + ["a"]}) == 1
+        moments = [START + timedelta(seconds=n) for n in range(1000)]
+        assert tasks.count({"created_at__in": moments}) == 1
+        numbers = [n / 1000 for n in range(1001)]
+        assert tasks.count({"routing_confidence__in": numbers}) == 4
+        assert tasks.count({"status__in": ["pending", "blocked"] * 400}) == 6
+    assert max(len(record.getMessage()) for record in caplog.records) < 10_000
+
+
 def test_the_callers_filters_stay_as_they_are(tasks: TaskRepository) -> None:
     filters = {"owner__in": ["ann", None], "created_at__gte": START}
     tasks.filter(filters)
