@@ -314,7 +314,14 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if self.in_transaction() and self._transaction_is_gone(sql):
             # What is written now would stay, whatever becomes of the rest.
             raise DatabaseError("nothing more is done: an earlier error has ended this transaction")
-        return super()._run_statement(sql, params, **options)
+        try:
+            return super()._run_statement(sql, params, **options)
+        except peewee.OperationalError as error:
+            # A statement whose trigger is the first to open the full-text index, after another
+            # connection has changed the schema, does not find its own table. The next one does.
+            if not str(error).startswith("no such table: "):
+                raise
+            return super()._run_statement(sql, params, **options)
 
     def _transaction_is_gone(self, sql: str) -> bool:
         if self._state.conn.in_transaction or sql.startswith("BEGIN"):

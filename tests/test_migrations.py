@@ -365,6 +365,21 @@ def test_a_migration_sees_peewee_as_it_is(empty_database: Database, three: Path)
 
 
 @BOTH
+def test_a_connection_from_before_a_migration_goes_on(database: Database, folder: Path) -> None:
+    """Its first write too, which SQLite prepares with what it knew of the schema."""
+    other = create_database(database.config)
+    other.connect()
+    write(folder, "001_more", "CREATE TABLE more (id INTEGER)")
+    router = SafeRouter(database, folder)
+    router.run_one("001_more", router.migrator, fake=False)
+    with open_session(other) as session:
+        tasks = TaskRepository(session)
+        tasks.create(title="alpha", tags=["x"])
+        assert len(tasks.search_tasks("alpha")) == len(tasks.get_tasks_by_tag("x")) == 1
+    other.close_pool()
+
+
+@BOTH
 def test_others_use_the_database_meanwhile(database: Database, folder: Path) -> None:
     write(folder, "001_more", "CREATE TABLE more (id INTEGER)", "DROP TABLE more")
     other = create_database(database.config)
