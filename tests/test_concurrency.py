@@ -222,13 +222,13 @@ def test_models_are_read_by_many_threads_at_once(database: Database) -> None:
 
 
 def test_a_process_ends_without_a_word(url: str, pytestconfig: pytest.Config) -> None:
-    """Open sessions and connections at the end of the interpreter are no noise."""
+    """Connections that are open at the end of the interpreter are no noise."""
     script = (
-        "from hopper_data import *; from hopper_data.session import open_session; import sys\n"
-        "database = connect(sys.argv[1])\n"
+        "from hopper_data import *; import sys\n"
+        "connect(sys.argv[1])\n"
         "Project.select().count()\n"
-        "scope = open_session(create_database(sys.argv[1])); session = scope.__enter__()\n"
-        "rows = TaskRepository(session).iterate(); next(rows, None)\n"
+        "with SessionFactory(sys.argv[1]).get_session() as session:\n"
+        "    rows = TaskRepository(session).iterate(); next(rows, None)\n"
     )
     done = subprocess.run(
         # Python tells of open connections to SQLite from 3.13 on, where it is asked to.
