@@ -30,6 +30,7 @@ from hopper_data.database import (
     PostgresqlDatabase,
     SqliteDatabase,
     is_write,
+    looked_too_early,
     proxy,
 )
 from hopper_data.driver_errors import translated
@@ -415,6 +416,14 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         self._take_settings()
         self._shared = shared
         self._idle: list[Any] = []
+
+    async def _run_async(self, sql: str, params: Any) -> Any:
+        try:
+            return await super()._run_async(sql, params)
+        except peewee.OperationalError as error:
+            if not looked_too_early(error):
+                raise
+            return await super()._run_async(sql, params)
 
     async def _create_pool_async(self) -> Any:
         if not self.in_memory:

@@ -317,9 +317,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         try:
             return super()._run_statement(sql, params, **options)
         except peewee.OperationalError as error:
-            # A statement whose trigger is the first to open the full-text index, after another
-            # connection has changed the schema, does not find its own table. The next one does.
-            if not str(error).startswith("no such table: "):
+            if not looked_too_early(error):
                 raise
             return super()._run_statement(sql, params, **options)
 
@@ -373,6 +371,15 @@ def _path(name: str) -> Path:
     from pathlib import Path  # felt at import, since nothing else brings it
 
     return Path(name)
+
+
+def looked_too_early(error: Exception) -> bool:
+    """Whether SQLite may find the table that it missed when it is asked again.
+
+    A statement whose trigger is the first of its connection to open the full-text index, after
+    another connection has changed the schema, does not find its own table.
+    """
+    return str(error).startswith("no such table: ")
 
 
 def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:

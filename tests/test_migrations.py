@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from hopper_data import (
     ValidationError,
     check_schema,
     create_database,
+    get_async_session,
     get_schema_version,
     init_database,
     reset_database,
@@ -377,6 +379,23 @@ def test_a_connection_from_before_a_migration_goes_on(database: Database, folder
         tasks.create(title="alpha", tags=["x"])
         assert len(tasks.search_tasks("alpha")) == len(tasks.get_tasks_by_tag("x")) == 1
     other.close_pool()
+
+
+@BOTH
+def test_an_asynchronous_one_goes_on_too(database: Database, folder: Path) -> None:
+    write(folder, "001_more", "CREATE TABLE more (id INTEGER)")
+    router = SafeRouter(database, folder)
+
+    async def work() -> int:
+        async with get_async_session() as session:
+            await session.execute("SELECT COUNT(*) FROM projects")
+        router.run_one("001_more", router.migrator, fake=False)
+        async with get_async_session() as session:
+            tasks = TaskRepository(session.sync_session)
+            await session.run(lambda: tasks.create(title="alpha"))
+            return len(await session.run(lambda: tasks.search_tasks("alpha")))
+
+    assert asyncio.run(work()) == 1
 
 
 @BOTH
