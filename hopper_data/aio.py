@@ -36,7 +36,7 @@ from hopper_data.database import (
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.session import Session, open_session
-from hopper_data.statements import control_word
+from hopper_data.statements import LEADING, control_word
 
 try:
     import aiosqlite
@@ -96,10 +96,12 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
             return str(await self.conn.execute("COMMIT"))
 
 
-_WITH = re.compile(r"\s*WITH\b", re.IGNORECASE)
-_CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_WITH = re.compile(LEADING + r"WITH\b", re.IGNORECASE)
+_CHANGES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
-_ROWS = re.compile(r"\s*(SELECT|WITH|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.I)
+_ROWS = re.compile(
+    LEADING + r"(SELECT|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.IGNORECASE
+)
 _PLACES = re.compile("%%|%s")
 
 

@@ -41,7 +41,7 @@ from hopper_data.errors import (
     ValidationError,
 )
 from hopper_data.pool import PooledConnections, in_time, watchdog
-from hopper_data.statements import control_word
+from hopper_data.statements import LEADING, control_word
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -406,7 +406,7 @@ def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
         connection.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
 
 
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
+_WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 _STREAM_ROWS = 1000
 
 

@@ -12,19 +12,21 @@ from uuid import UUID
 
 from hopper_data.errors import ValidationError, shorten
 
-__all__ = ["bind_parameters", "check_sql", "control_word", "refuse_end"]
+__all__ = ["LEADING", "bind_parameters", "check_sql", "control_word", "refuse_end"]
 
 _INT64 = 2**63
-_COMMENTS = r"(?:[\s;\ufeff]+|--[^\n]*\n|/\*.*?\*/)*"
-_INSIDE = _COMMENTS + r"(SAVEPOINT|RELEASE|SET|ROLLBACK(?:\s+WORK|\s+TRANSACTION)?\s+TO)\b"
+# Possessive: what was skipped is never tried in other portions, which would take for ever.
+LEADING = r"(?s:[\s;\ufeff]|--[^\n]*\n|/\*.*?\*/)*+"
+"""What may stand before the first word of a statement, as a regular expression."""
+_INSIDE = LEADING + r"(SAVEPOINT|RELEASE|SET|ROLLBACK(?:\s+WORK|\s+TRANSACTION)?\s+TO)\b"
 _CONTROL = (
-    _COMMENTS
+    LEADING
     + r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|BEGIN|END|ABORT|SET(?=\s+TRANSACTION\b)"
     + r"|(?:START|PREPARE)(?=\s+TRANSACTION\b))\b"
 )
 # A trigger of SQLite has statements of its own, and is one statement all the same.
 _TRIGGER_BODY = r"^(\s*CREATE\s+(?:TEMP\s+|TEMPORARY\s+)?TRIGGER\b.*?)\bBEGIN\b.*\bEND\b"
-_BODY = _COMMENTS + r"(CREATE|DO)\b"  # of a trigger or a function, which has statements inside
+_BODY = LEADING + r"(CREATE|DO)\b"  # of a trigger or a function, which has statements inside
 _QUOTES = "eE'\"$-/"
 _TOKENS = r"""
     (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'   # text with escapes, of PostgreSQL

@@ -634,6 +634,13 @@ def test_a_statement_cannot_end_the_transaction(database: Database, statement: s
         assert titles(session) == []
 
 
+def test_white_space_costs_nothing(session: Session) -> None:
+    for blank in (" " * 20_000, "\n\t" * 10_000, "/* */ " * 3_000, "-- x\n " * 3_000, ";" * 9):
+        assert session.execute(f"{blank}SELECT 1") == [(1,)]
+        with pytest.raises(ValidationError, match="ends its own transaction"):
+            session.execute(f"{blank}COMMIT")
+
+
 def test_an_isolation_level_may_be_chosen(make_url: Callable[..., str]) -> None:
     with SessionFactory(make_url("postgresql")) as factory, factory.get_session() as session:
         session.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
