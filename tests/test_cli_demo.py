@@ -71,9 +71,9 @@ def test_the_demo_does_not_touch_the_database_of_the_environment(
 
 def test_the_demo_keeps_a_file_that_is_named() -> None:
     result = run("demo", "--database", "kept demo.db")
-    assert "hopper-data stats --url 'sqlite:///kept demo.db'" in result.stdout
+    assert "hopper-data stats --url sqlite:///kept%20demo.db" in result.stdout
     assert [path.name for path in Path.cwd().iterdir()] == ["kept demo.db"]
-    assert run("check", "--url", "sqlite:///kept demo.db").exit_code == 0
+    assert run("check", "--url", "sqlite:///kept%20demo.db").exit_code == 0
     again = run("demo", "--database", "kept demo.db")
     assert "the sample data is there already" in again.stdout
     assert "Routed    nothing new" in again.stdout
