@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from functools import cache
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -151,6 +152,8 @@ def _parameter(value: Any, dialect: str) -> Any:
         return str(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         raise ValidationError(f"params has {shorten(value)}; 64 bits are the most", "params")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValidationError(f"params has {value}, which is not a finite number", "params")
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise ValidationError(f"params has a naive time, {value!r}; give it a zone", "params")

@@ -82,3 +82,9 @@ def test_an_instance_that_update_ended_still_gets_its_time(session: Session) -> 
     ended = instances.terminate_instance("g")
     assert ended is not None
     assert ended.terminated_at is not None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_no_parameter(session: Session, number: float) -> None:
+    with pytest.raises(ValidationError, match="not a finite number"):
+        session.execute("SELECT ?", (number,))
