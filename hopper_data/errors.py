@@ -10,7 +10,8 @@
     ├── IntegrityError                a key is taken, a parent is missing, a CHECK says no
     ├── ValidationError               a value, a name or an argument is wrong
     │   └── InvalidTransition         a status may not follow another
-    └── NotFound                      a row that must exist does not
+    ├── NotFound                      a row that must exist does not
+    └── LeaseLost                     a task is no longer the worker's who claimed it
 
 Exceptions of Peewee and of the drivers never reach a caller: they are the `__cause__`.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "DatabaseUnavailable",
     "IntegrityError",
     "InvalidTransition",
+    "LeaseLost",
     "NotFound",
     "PoolTimeout",
     "SchemaVersionMismatch",
@@ -124,6 +126,10 @@ class InvalidTransition(ValidationError):
 
 class NotFound(DatabaseError):
     """The row that a caller counts on does not exist."""
+
+
+class LeaseLost(DatabaseError):
+    """The token is not, or no longer, that of the task's lease; nothing was changed."""
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

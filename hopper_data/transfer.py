@@ -394,8 +394,16 @@ def export_tasks(
     return count
 
 
+_UNTOUCHED = {name: Task._meta.fields[name].default for name in ("attempts", "max_attempts")}
+"""What a task has that no worker has taken; a line without it means the same."""
+
+
 def _line(task: Task) -> bytes:
-    data = {name: value for name, value in task.to_dict().items() if value is not None}
+    data = {
+        name: value
+        for name, value in task.to_dict().items()
+        if value is not None and value != _UNTOUCHED.get(name)
+    }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

@@ -20,6 +20,7 @@ from hopper_data import (
     HopperInstanceRepository,
     IntegrityError,
     InvalidTransition,
+    LeaseLost,
     NotFound,
     PoolTimeout,
     ProjectRepository,
@@ -43,6 +44,7 @@ TREE = {
     ValidationError: DatabaseError,
     InvalidTransition: ValidationError,
     NotFound: DatabaseError,
+    LeaseLost: DatabaseError,
 }
 
 

@@ -11,18 +11,18 @@ from hopper_data import chat, planning
 
 CORE = """
 AsyncSession DatabaseConfig DatabaseError DatabaseNotFound DatabaseUnavailable IntegrityError
-IntegrityReport InvalidTransition NotFound Page PoolTimeout Repository SchemaVersionMismatch Session
-SessionFactory ValidationError analyze_database_statistics backup_database build_database_url
-check_database_health check_integrity check_schema connect create_database dump_schema
-get_async_session get_database_health get_database_info get_schema_version get_sync_session
-init_database reset_database run_in_async_transaction run_in_transaction run_migrations using
-vacuum_database
+IntegrityReport InvalidTransition LeaseLost NotFound Page PoolTimeout Repository
+SchemaVersionMismatch Session SessionFactory ValidationError analyze_database_statistics
+backup_database build_database_url check_database_health check_integrity check_schema connect
+create_database dump_schema get_async_session get_database_health get_database_info
+get_schema_version get_sync_session init_database reset_database run_in_async_transaction
+run_in_transaction run_migrations using vacuum_database
 """
 ROUTING = """
 DecisionStrategy ExecutorType ExternalMapping ExternalMappingRepository HopperInstance
 HopperInstanceRepository InstanceScope InstanceStatus Platform Project ProjectRepository
-RoutingDecision RoutingDecisionRepository Task TaskFeedback TaskFeedbackRepository TaskPriority
-TaskRepository TaskSource TaskStatus Velocity
+RoutingDecision RoutingDecisionRepository Task TaskEvent TaskFeedback TaskFeedbackRepository
+TaskPriority TaskRepository TaskSource TaskStatus Velocity
 """
 PLANNING = """
 EPIC_KEY FEATURE_KEY TASK_KEY TASK_TRANSITIONS TRANSITION_NAMES AgentType Epic EpicRepository

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hopper_data import IntegrityError, ProjectRepository, Session, TaskRepository
+from hopper_data import (
+    IntegrityError,
+    ProjectRepository,
+    Session,
+    TaskRepository,
+    ValidationError,
+)
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
@@ -40,6 +46,25 @@ SCHEMA: dict[str, list[tuple[str, str, bool]]] = {
         ("feedback", "JSON", True),
         ("created_at", "TIMESTAMP", False),
         ("updated_at", "TIMESTAMP", False),
+        ("lease_expires_at", "TIMESTAMP", True),
+        ("lease_token", "VARCHAR(50)", True),
+        ("lease_s", "FLOAT", True),
+        ("attempts", "INTEGER", False),
+        ("max_attempts", "INTEGER", False),
+        ("run_after", "TIMESTAMP", True),
+        ("last_error", "TEXT", True),
+        ("dedupe_key", "VARCHAR(200)", True),
+    ],
+    "task_events": [
+        ("id", "INTEGER", False),
+        ("task_id", "VARCHAR(50)", False),
+        ("from_status", "VARCHAR(50)", False),
+        ("to_status", "VARCHAR(50)", False),
+        ("owner", "VARCHAR(100)", True),
+        ("at", "TIMESTAMP", False),
+        ("note", "TEXT", True),
+        ("attempt", "INTEGER", False),
+        ("lease_token", "VARCHAR(50)", True),
     ],
     "projects": [
         ("name", "VARCHAR(100)", False),
@@ -110,6 +135,7 @@ SCHEMA: dict[str, list[tuple[str, str, bool]]] = {
 }
 KEYS = {
     "tasks": ["id"],
+    "task_events": ["id"],
     "projects": ["name"],
     "hopper_instances": ["id"],
     "routing_decisions": ["task_id"],
@@ -120,6 +146,7 @@ FOREIGN_KEYS = {
     ("hopper_instances", "parent_id", "hopper_instances", "id", "NO ACTION"),
     ("routing_decisions", "task_id", "tasks", "id", "CASCADE"),
     ("routing_decisions", "project", "projects", "name", "SET NULL"),
+    ("task_events", "task_id", "tasks", "id", "CASCADE"),
     ("task_feedback", "task_id", "tasks", "id", "CASCADE"),
     ("external_mappings", "task_id", "tasks", "id", "CASCADE"),
 }
@@ -217,6 +244,7 @@ def test_the_catalogue_is_the_document(database: Database) -> None:
     for name, index in INDEXES.items():
         assert found.indexes[name] == index
     assert ("projects", "slug") in found.unique
+    assert ("tasks", "dedupe_key") in found.unique
 
 
 @POSTGRESQL
@@ -270,10 +298,17 @@ def _rows(session: Session) -> None:
     _insert(session, "hopper_instances", id="i", name="i", scope="GLOBAL")
     _insert(session, "routing_decisions", task_id="t", project="p")
     _insert(session, "task_feedback", task_id="t")
+    _insert(session, "task_events", task_id="t", from_status="pending", to_status="claimed")
     _insert(session, "external_mappings", task_id="t", platform="x", external_id="1")
 
 
 CHECKS: list[tuple[str, str, list[Any], list[Any]]] = [
+    ("task_events", "from_status", ["failed", "pending"], ["done", ""]),
+    ("task_events", "to_status", ["failed", "claimed"], ["done", ""]),
+    ("task_events", "attempt", [0, 1], [-1]),
+    ("tasks", "lease_s", [0, 0.5, None], [-0.001]),
+    ("tasks", "attempts", [5, 0], [-1]),
+    ("tasks", "max_attempts", [1, 3], [0, -1]),
     (
         "tasks",
         "status",
@@ -310,7 +345,8 @@ def test_the_database_itself_wants_what_must_be_there(session: Session) -> None:
     for table, columns in SCHEMA.items():
         for name, _, nullable in columns:
             if not nullable:
-                with pytest.raises(IntegrityError):
+                # SQLite calls it a mismatch where the key is the number of the row.
+                with pytest.raises((IntegrityError, ValidationError)):
                     session.execute(f"UPDATE {table} SET {name} = NULL")
             elif name not in ("parent_id", "project"):
                 session.execute(f"UPDATE {table} SET {name} = NULL")

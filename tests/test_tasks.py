@@ -184,6 +184,14 @@ def test_a_task_keeps_every_column(tasks: TaskRepository) -> None:
         "feedback": {"deep": [1, 2.5, None, True, {"ü": "é"}]},
         "created_at": datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
         "updated_at": datetime(2026, 1, 2, 3, 4, 5, 678902, UTC),
+        "lease_expires_at": datetime(2026, 1, 2, 3, 4, 5, 678903, UTC),
+        "lease_token": "t" * 50,
+        "lease_s": 0.5,
+        "attempts": 2,
+        "max_attempts": 7,
+        "run_after": datetime(2026, 1, 2, 3, 4, 5, 678904, UTC),
+        "last_error": "it\ndid not work",
+        "dedupe_key": "k" * 200,
     }
     made = tasks.create(**given)
     stored = tasks.get_or_raise("x" * 50)
@@ -206,6 +214,8 @@ LENGTHS = {
     "external_platform": 50,
     "source": 50,
     "conversation_id": 100,
+    "lease_token": 50,
+    "dedupe_key": 200,
 }
 
 

@@ -97,26 +97,43 @@ def imports(classes: list[type[Any]]) -> list[str]:
     found = {"from hopper_data.async_repository import AsyncRepository"}
     found.add("from collections.abc import AsyncIterator")
     for item in classes:
-        module = inspect.getmodule(item)
-        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
-        for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and node.module != "__future__":
-                found.update(f"from {node.module} import {alias.name}" for alias in node.names)
-            elif isinstance(node, ast.Import):
-                found.add(ast.unparse(node))
+        for module in modules(item):
+            found.update(names_of(module))
         found.add(f"from {item.__module__} import {item.__name__}")
         found.add(f"from {item.model.__module__} import {item.model.__name__}")
     return sorted(found)
 
 
+def modules(item: type[Any]) -> list[ModuleType]:
+    """The modules of a class and of the classes between it and `Repository`."""
+    return [sys.modules[base.__module__] for base in own_classes(item)]
+
+
+def names_of(module: ModuleType) -> Iterator[str]:
+    """What a module imports, and the public names that it has itself, one import each."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            yield from (f"from {node.module} import {alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (
+                f"from {module.__name__} import {name}" for name in names if name[:1].isalpha()
+            )
+
+
+def own_classes(item: type[Any]) -> list[type[Any]]:
+    """A class and its bases up to `Repository`, without `Generic` and `object`."""
+    bases = item.__mro__
+    end = bases.index(Repository) if item is not Repository else len(bases)
+    return [base for base in bases[:end] if base.__module__.startswith("hopper_data.")]
+
+
 def methods(item: type[Any]) -> Iterator[str]:
     """The lines of the methods that a class adds to `Repository`."""
     seen: set[str] = set()
-    for base in item.__mro__:
-        if base is Repository and item is not Repository:
-            break
-        if not base.__module__.startswith("hopper_data."):
-            continue  # `Generic` and `object`, which have no source to read
+    for base in own_classes(item):
         tree = ast.parse(inspect.getsource(base).lstrip())
         for node in tree.body[0].body:  # type: ignore[attr-defined]
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):

@@ -6,6 +6,7 @@ from hopper_data.routing.models import (
     Project,
     RoutingDecision,
     Task,
+    TaskEvent,
     TaskFeedback,
 )
 from hopper_data.routing.repositories import (
@@ -43,6 +44,7 @@ __all__ = [
     "RoutingDecision",
     "RoutingDecisionRepository",
     "Task",
+    "TaskEvent",
     "TaskFeedback",
     "TaskFeedbackRepository",
     "TaskPriority",

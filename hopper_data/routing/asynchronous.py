@@ -14,15 +14,21 @@ from hopper_data.routing.models import (
     Project,
     RoutingDecision,
     Task,
+    TaskEvent,
     TaskFeedback,
 )
+from hopper_data.routing.readiness import Texts
 from hopper_data.routing.repositories.decisions import RoutingDecisionRepository
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.repositories.instances import HopperInstanceRepository
 from hopper_data.routing.repositories.mappings import ExternalMappingRepository
 from hopper_data.routing.repositories.projects import ProjectRepository
+from hopper_data.routing.repositories.queue import LEASE, Duration
 from hopper_data.routing.repositories.tasks import TaskRepository
-from hopper_data.routing.vocabulary import InstanceScope, TaskStatus
+from hopper_data.routing.vocabulary import (
+    InstanceScope,
+    TaskStatus,
+)
 
 __all__ = [
     "AsyncExternalMappingRepository",
@@ -306,8 +312,12 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         return await self.session.run(self._sync.assign_to_project, id, project)
 
     async def get_ready_tasks(self, skip: int = 0, limit: int | None = None) -> list[Task]:
-        """The pending tasks whose dependencies are all completed, highest priority first."""
+        """The tasks that can be begun, highest priority first, then oldest."""
         return await self.session.run(self._sync.get_ready_tasks, skip, limit)
+
+    async def count_ready_tasks(self) -> int:
+        """How many tasks can be begun."""
+        return await self.session.run(self._sync.count_ready_tasks)
 
     async def get_blocking_tasks(
         self, id: str, /, skip: int = 0, limit: int | None = None
@@ -320,3 +330,58 @@ class AsyncTaskRepository(AsyncRepository[Task]):
     ) -> list[Task]:
         """The tasks that depend on a task, highest priority first."""
         return await self.session.run(self._sync.get_dependent_tasks, id, skip, limit)
+
+    async def claim_next(
+        self,
+        owner: str,
+        *,
+        limit: int = 1,
+        projects: Texts = None,
+        capabilities: Texts = None,
+        tags: Texts = None,
+        lease: Duration = LEASE,
+    ) -> list[Task]:
+        """Take the best tasks that can be begun; each has its own `lease_token`. Best first."""
+        return await self.session.run(
+            self._sync.claim_next,
+            owner,
+            limit=limit,
+            projects=projects,
+            capabilities=capabilities,
+            tags=tags,
+            lease=lease,
+        )
+
+    async def requeue_expired(self) -> int:
+        """Make tasks whose lease has expired pending again, at once; how many leases ended."""
+        return await self.session.run(self._sync.requeue_expired)
+
+    async def heartbeat(self, id: str, token: str, /) -> Task:
+        """Renew a lease for the length that it was given; `LeaseLost` when it is another's now."""
+        return await self.session.run(self._sync.heartbeat, id, token)
+
+    async def complete(self, id: str, token: str, /, feedback: Any = None) -> Task:
+        """Complete a claimed task; `LeaseLost` when the lease is another's now."""
+        return await self.session.run(self._sync.complete, id, token, feedback)
+
+    async def fail(
+        self, id: str, token: str, /, error: str | BaseException, retry_in: Duration | None = None
+    ) -> Task:
+        """Give a claimed task up, with the reason; `LeaseLost` when the lease is another's now."""
+        return await self.session.run(self._sync.fail, id, token, error, retry_in)
+
+    async def release(self, id: str, token: str, /) -> Task:
+        """Give a claimed task back untouched; `LeaseLost` when the lease is another's now."""
+        return await self.session.run(self._sync.release, id, token)
+
+    async def get_events(
+        self, task_id: str, /, skip: int = 0, limit: int | None = None
+    ) -> list[TaskEvent]:
+        """What happened to a task, oldest first: each change of its status, each new lease."""
+        return await self.session.run(self._sync.get_events, task_id, skip, limit)
+
+    async def get_recent_events(
+        self, after_id: int | None = None, limit: int = 100
+    ) -> list[TaskEvent]:
+        """What happened last to any task, oldest first: the newest events, or those after one."""
+        return await self.session.run(self._sync.get_recent_events, after_id, limit)

@@ -1,4 +1,4 @@
-"""The six tables of the routing domain."""
+"""The tables of the routing domain."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peewee import SQL, CompositeKey
 
 from hopper_data.fields import (
+    AutoField,
     BooleanField,
     CharField,
     EnumField,
@@ -39,6 +40,7 @@ __all__ = [
     "Project",
     "RoutingDecision",
     "Task",
+    "TaskEvent",
     "TaskFeedback",
     "new_task_id",
 ]
@@ -127,11 +129,53 @@ class Task(AcyclicModel):
     feedback = JSONField(null=True)
     created_at = UTCDateTimeField(default=utcnow, server_default=True)
     updated_at = UTCDateTimeField(default=utcnow, server_default=True)
+    lease_expires_at = UTCDateTimeField(null=True)
+    lease_token = CharField(50, null=True)
+    lease_s = FloatField(null=True, minimum=0)
+    attempts = IntegerField(default=0, server_default=True, minimum=0)
+    max_attempts = IntegerField(default=3, server_default=True, minimum=1)
+    run_after = UTCDateTimeField(null=True)
+    last_error = TextField(null=True)
+    dedupe_key = CharField(200, null=True)
 
     class Meta:
         table_name = "tasks"
         indexes = tuple(SQL(statement) for statement in schema.TASK_INDEXES)
-        objects = (schema.TASK_TAGS, schema.TASK_DEPENDENCIES, schema.TASK_SEARCH)
+        objects = (
+            schema.TASK_TAGS,
+            schema.TASK_DEPENDENCIES,
+            schema.TASK_SEARCH,
+            schema.TASK_QUEUE,
+            schema.TASK_LEASES,
+            schema.TASK_EVENTS,
+            schema.TASK_WAKING,
+        )
+
+
+Task.add_index(Task.dedupe_key, unique=True, name="idx_tasks_dedupe_key")
+
+
+class TaskEvent(BaseModel):
+    """A change of a task's status, or a lease that another one took over. Written by triggers."""
+
+    id = AutoField()
+    task = ForeignKeyField(
+        Task, column_name="task_id", backref="events", on_delete="CASCADE", index=False
+    )
+    from_status = EnumField(TaskStatus, 50)
+    to_status = EnumField(TaskStatus, 50)
+    owner = CharField(100, null=True)
+    at = UTCDateTimeField(default=utcnow, server_default=True)
+    note = TextField(null=True)
+    attempt = IntegerField(default=0, server_default=True, minimum=0)
+    lease_token = CharField(50, null=True)
+
+    if TYPE_CHECKING:
+        task_id: str
+
+    class Meta:
+        table_name = "task_events"
+        indexes = tuple(SQL(statement) for statement in schema.EVENT_INDEXES)
 
 
 class HopperInstance(AcyclicModel):
@@ -262,6 +306,7 @@ ExternalMapping.add_index(
 ROUTING_MODELS: tuple[type[BaseModel], ...] = (
     Project,
     Task,
+    TaskEvent,
     HopperInstance,
     RoutingDecision,
     TaskFeedback,

@@ -6,28 +6,58 @@ no longer say the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hopper_data.model import SchemaObject
 from hopper_data.routing.search import ACCENTS, MAX_WORD, SPACE, fold_pairs
-from hopper_data.routing.vocabulary import ACTIVE_STATUSES, TaskPriority
+from hopper_data.routing.vocabulary import ACTIVE_STATUSES, HELD_STATUSES, TaskPriority
 
 __all__ = [
     "ACTIVE",
+    "CLAIM_KEY",
     "DECISION_INDEXES",
+    "EVENT_INDEXES",
     "FEEDBACK_INDEXES",
+    "HELD",
     "RANK",
     "TASK_DEPENDENCIES",
+    "TASK_EVENTS",
     "TASK_INDEXES",
+    "TASK_LEASES",
+    "TASK_QUEUE",
     "TASK_SEARCH",
     "TASK_TAGS",
+    "TASK_WAKING",
+    "WAKING_CHANNEL",
 ]
 
-ACTIVE = "status IN ({})".format(", ".join(f"'{status}'" for status in ACTIVE_STATUSES))
+
+def _words(statuses: Iterable[str]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+ACTIVE = f"status IN ({_words(ACTIVE_STATUSES)})"
 """The condition of a task that is still somebody's to do."""
+
+HELD = _words(HELD_STATUSES)
+"""The statuses of a task that somebody is at work on."""
 
 RANK = "(CASE priority {} END)".format(
     " ".join(f"WHEN '{word}' THEN {place}" for place, word in enumerate(TaskPriority))
 )
 """The place of a task's priority; the index of the queue sorts by it."""
+
+_PROMOTED = "CASE priority {} END".format(
+    " ".join(f"WHEN '{word}' THEN '-{place} days'" for place, word in enumerate(TaskPriority))
+)
+CLAIM_KEY = {
+    "sqlite": f"(date(created_at, {_PROMOTED}) || substr(created_at, 11))",
+    "postgresql": f"((created_at AT TIME ZONE 'UTC') - {RANK} * INTERVAL '1 day')",
+}
+"""What the claim sorts by: when a task was made, one day earlier for each step of its priority.
+
+A low task therefore goes before an urgent one that is three days younger, and waits for no other.
+"""
 
 
 def _index(name: str, table: str, columns: str, where: str = "") -> str:
@@ -66,6 +96,11 @@ DECISION_INDEXES = tuple(
         ("decided_at", "decided_at DESC, task_id"),
         ("confidence", "confidence, task_id"),
     )
+)
+
+EVENT_INDEXES = (
+    _index("idx_task_events_task_id", "task_events", "task_id, id"),
+    _index("idx_task_events_at", "task_events", "at, to_status"),
 )
 
 FEEDBACK_INDEXES = (
@@ -212,3 +247,149 @@ TASK_SEARCH = SchemaObject(
     drop=("DROP TABLE IF EXISTS task_search", "DROP TABLE IF EXISTS task_documents"),
     drop_postgresql=("DROP FUNCTION IF EXISTS hopper_lexemes(TEXT)",),
 )
+
+
+# -- the queue ------------------------------------------------------------------------------------
+
+
+def _claim_index(dialect: str) -> str:
+    # The status is a key for the same reason as in `idx_tasks_queue`.
+    columns = f"status, {CLAIM_KEY[dialect]}, id"
+    return _index("idx_tasks_claim", "tasks", columns, "status = 'pending'")
+
+
+_LEASE_INDEX = _index("idx_tasks_lease", "tasks", "lease_expires_at", "lease_token IS NOT NULL")
+
+TASK_QUEUE = SchemaObject(
+    "task_queue",
+    sqlite=(_claim_index("sqlite"), _LEASE_INDEX),
+    postgresql=(_claim_index("postgresql"), _LEASE_INDEX),
+)
+"""The indexes of the claim: what is pending in its order, and what is held by the lease's end."""
+
+TASK_LEASES = SchemaObject(
+    "task_leases",
+    sqlite=(
+        f"""CREATE TRIGGER IF NOT EXISTS task_leases_end AFTER UPDATE OF status ON tasks
+        WHEN new.lease_token IS NOT NULL AND new.status NOT IN ({HELD}) BEGIN
+            UPDATE tasks SET lease_token = NULL, lease_expires_at = NULL, lease_s = NULL
+            WHERE id = new.id;
+        END""",
+    ),
+    postgresql=(
+        """CREATE OR REPLACE FUNCTION hopper_end_lease() RETURNS TRIGGER
+        LANGUAGE plpgsql AS $function$
+        BEGIN
+            NEW.lease_token := NULL;
+            NEW.lease_expires_at := NULL;
+            NEW.lease_s := NULL;
+            RETURN NEW;
+        END
+        $function$""",
+        f"""CREATE OR REPLACE TRIGGER task_leases_end BEFORE UPDATE OF status ON tasks FOR EACH ROW
+        WHEN (NEW.lease_token IS NOT NULL AND NEW.status NOT IN ({HELD}))
+        EXECUTE FUNCTION hopper_end_lease()""",
+    ),
+    drop_postgresql=("DROP FUNCTION IF EXISTS hopper_end_lease()",),
+)
+"""A lease ends with the status that it belongs to, whoever changes the status."""
+
+
+def _event_values(now: str, differs: str) -> str:
+    """The columns of an event after the task and the two statuses, from the task as it was and is.
+
+    A lease that another one replaces has expired: nothing else replaces it. Whoever reports an
+    error changes the error or the time of the next attempt.
+    """
+    return f"""coalesce(new.owner, old.owner),
+            CASE WHEN new.updated_at <> old.updated_at THEN new.updated_at ELSE {now} END,
+            CASE
+                WHEN new.lease_token <> old.lease_token THEN 'lease expired'
+                WHEN new.status = 'pending' AND new.attempts < old.attempts THEN 'released'
+                WHEN new.status IN ('pending', 'failed') AND (
+                    new.last_error {differs} old.last_error
+                    OR new.run_after {differs} old.run_after
+                ) THEN new.last_error
+            END,
+            CASE
+                WHEN new.status = 'pending' AND new.attempts < old.attempts THEN old.attempts
+                ELSE new.attempts
+            END,
+            coalesce(new.lease_token, old.lease_token)"""
+
+
+_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now')"
+_EVENT_COLUMNS = "task_id, from_status, to_status, owner, at, note, attempt, lease_token"
+
+TASK_EVENTS = SchemaObject(
+    "task_events",
+    sqlite=(
+        f"""CREATE TRIGGER IF NOT EXISTS task_events_record
+        AFTER UPDATE OF status, lease_token ON tasks
+        WHEN new.status <> old.status
+        OR (new.lease_token IS NOT old.lease_token AND new.status IN ({HELD})) BEGIN
+            INSERT INTO task_events ({_EVENT_COLUMNS})
+            VALUES (new.id, old.status, new.status,
+            {_event_values(_SQLITE_NOW, "IS NOT")});
+        END""",
+    ),
+    postgresql=(
+        f"""CREATE OR REPLACE FUNCTION hopper_record_task_event() RETURNS TRIGGER
+        LANGUAGE plpgsql AS $function$
+        BEGIN
+            INSERT INTO task_events ({_EVENT_COLUMNS})
+            VALUES (new.id, old.status, new.status,
+            {_event_values("statement_timestamp()", "IS DISTINCT FROM")});
+            RETURN NULL;
+        END
+        $function$""",
+        f"""CREATE OR REPLACE TRIGGER task_events_record
+        AFTER UPDATE OF status, lease_token ON tasks FOR EACH ROW
+        WHEN (NEW.status <> OLD.status
+        OR (NEW.lease_token IS DISTINCT FROM OLD.lease_token AND NEW.status IN ({HELD})))
+        EXECUTE FUNCTION hopper_record_task_event()""",
+    ),
+    drop_postgresql=("DROP FUNCTION IF EXISTS hopper_record_task_event()",),
+)
+"""Every change of a status is kept, whoever makes it, and so is each new lease."""
+
+WAKING_CHANNEL = "hopper_tasks"
+"""Where PostgreSQL says that a task may have become ready."""
+
+TASK_WAKING = SchemaObject(
+    "task_waking",
+    postgresql=(
+        f"""CREATE OR REPLACE FUNCTION hopper_wake_workers() RETURNS TRIGGER
+        LANGUAGE plpgsql AS $function$
+        BEGIN
+            PERFORM pg_notify('{WAKING_CHANNEL}', '');
+            RETURN NULL;
+        END
+        $function$""",
+        # A completed task makes nobody ready on whom nothing depends.
+        f"""CREATE OR REPLACE FUNCTION hopper_wake_dependents() RETURNS TRIGGER
+        LANGUAGE plpgsql AS $function$
+        BEGIN
+            IF EXISTS (
+                SELECT 1 FROM tasks
+                WHERE depends_on @> jsonb_build_array(NEW.id) AND status = 'pending'
+            ) THEN
+                PERFORM pg_notify('{WAKING_CHANNEL}', '');
+            END IF;
+            RETURN NULL;
+        END
+        $function$""",
+        """CREATE OR REPLACE TRIGGER task_waking_insert AFTER INSERT ON tasks
+        FOR EACH STATEMENT EXECUTE FUNCTION hopper_wake_workers()""",
+        """CREATE OR REPLACE TRIGGER task_waking_update AFTER UPDATE ON tasks FOR EACH ROW
+        WHEN (NEW.status = 'pending') EXECUTE FUNCTION hopper_wake_workers()""",
+        """CREATE OR REPLACE TRIGGER task_waking_complete AFTER UPDATE OF status ON tasks
+        FOR EACH ROW WHEN (NEW.status = 'completed' AND OLD.status <> 'completed')
+        EXECUTE FUNCTION hopper_wake_dependents()""",
+    ),
+    drop_postgresql=(
+        "DROP FUNCTION IF EXISTS hopper_wake_workers()",
+        "DROP FUNCTION IF EXISTS hopper_wake_dependents()",
+    ),
+)
+"""Workers that wait are told of what other programs write, too. On SQLite they look themselves."""

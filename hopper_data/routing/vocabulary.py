@@ -120,3 +120,6 @@ TASK_TRANSITIONS: dict[TaskStatus, tuple[TaskStatus, ...]] = {
 
 ACTIVE_STATUSES = (_S.PENDING, _S.CLAIMED, _S.IN_PROGRESS, _S.BLOCKED)
 """A task with one of these is still somebody's to do."""
+
+HELD_STATUSES = (_S.CLAIMED, _S.IN_PROGRESS)
+"""A task with one of these is somebody's who is at work on it."""

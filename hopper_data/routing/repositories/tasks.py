@@ -11,8 +11,10 @@ from hopper_data.errors import ValidationError
 from hopper_data.fields import dump_json, shorten
 from hopper_data.repository import Filters
 from hopper_data.routing.arguments import distinct_texts
-from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository, dependencies_of
+from hopper_data.routing.circles import dependencies_of
 from hopper_data.routing.models import Task
+from hopper_data.routing.readiness import moment_sql, ready_sql
+from hopper_data.routing.repositories.queue import QueueRepository
 from hopper_data.routing.search import SearchQuery, parse_search
 from hopper_data.routing.vocabulary import TaskStatus
 
@@ -23,16 +25,15 @@ _QUEUE = "-priority,created_at"
 _NOTHING = SQL("1 = 0")
 
 
-class TaskRepository(AcyclicRepository[Task]):
+class TaskRepository(QueueRepository):
     """The tasks that Hopper routes.
 
     Lists are newest first; the lists of what is to do (`get_pending_tasks`, `get_ready_tasks`) are
     highest priority first, then oldest. `skip` and `limit` page through each. Every way of writing
     `status` obeys the transitions, and no dependency may close a circle.
-    """
 
-    model = Task
-    references = TASK_DEPENDENCIES
+    Workers take tasks with `claim_next` and end them with `complete`, `fail` or `release`.
+    """
 
     # -- lists ------------------------------------------------------------------------------------
 
@@ -139,26 +140,21 @@ class TaskRepository(AcyclicRepository[Task]):
     # -- dependencies -----------------------------------------------------------------------------
 
     def get_ready_tasks(self, skip: int = 0, limit: int | None = None) -> list[Task]:
-        """The pending tasks whose dependencies are all completed, highest priority first.
+        """The tasks that can be begun, highest priority first, then oldest.
 
-        A dependency on a task that does not exist is not completed.
+        They are pending, the time of `run_after` has come, and all that they depend on is
+        completed. A dependency on a task that does not exist is not completed.
         """
-        return self._find(
-            SQL("status = 'pending'"),
-            SQL(self._ready_sql('"t1"')),
-            order_by=_QUEUE,
-            skip=skip,
-            limit=limit,
-        )
+        return self._find(self._ready(), order_by=_QUEUE, skip=skip, limit=limit)
 
-    def _ready_sql(self, task: str) -> str:
-        """The one condition under which the dependencies of a task are met."""
-        dependencies = dependencies_of(self.database.dialect, "this")
-        return (
-            f"NOT EXISTS (SELECT 1 FROM (SELECT {task}.depends_on AS depends_on) AS this "
-            f"{dependencies} LEFT JOIN tasks AS needed ON needed.id = dependency.value "
-            "WHERE needed.status IS NULL OR needed.status <> 'completed')"
-        )
+    def count_ready_tasks(self) -> int:
+        """How many tasks can be begun."""
+        query = Task.select(SQL("COUNT(*)")).where(self._ready())
+        return int(query.tuples().execute(self.database)[0][0])
+
+    def _ready(self) -> SQL:
+        dialect = self.database.dialect
+        return SQL(ready_sql(dialect, '"t1"', moment_sql(dialect)), (self._now(),))
 
     def get_blocking_tasks(self, id: str, /, skip: int = 0, limit: int | None = None) -> list[Task]:
         """The tasks that a task depends on and that are not completed, highest priority first."""

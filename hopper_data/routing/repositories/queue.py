@@ -1,0 +1,394 @@
+"""The queue: any number of workers claim tasks, and none is lost or done twice.
+
+A claim gives a lease, which a random token stands for. Whoever writes as the holder of a task names
+the token, in the condition of the one UPDATE that writes, so that a worker whose lease has gone to
+somebody else changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from hopper_data import rowsets
+from hopper_data.errors import LeaseLost, ValidationError
+from hopper_data.fields import shorten, to_utc, utcnow
+from hopper_data.model import normalize_row
+from hopper_data.repository import Repository, check_count
+from hopper_data.routing.arguments import seconds, unstorable
+from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository
+from hopper_data.routing.models import Task, TaskEvent, TaskFeedback
+from hopper_data.routing.readiness import Selection, Texts, lapsed_sql, moment_sql, ready_sql
+from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
+from hopper_data.routing.schema import CLAIM_KEY, HELD
+from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority, TaskStatus
+
+if TYPE_CHECKING:
+    from hopper_data.aio import AsyncSession
+    from hopper_data.session import Session
+
+__all__ = ["QueueRepository"]
+
+LEASE = timedelta(minutes=5)
+_SHORTEST_LEASE_S = 0.001
+_LONGEST_ERROR = 10_000
+_JITTER = 0.25
+_RANK = {priority: timedelta(days=place) for place, priority in enumerate(TaskPriority)}
+_FEEDBACK_FIELDS = frozenset(TaskFeedback._meta.fields) - {"task", "created_at"}
+_LEASE_FIELDS = ("lease_token", "lease_expires_at", "lease_s")
+_NO_LEASE = ", ".join(f"{name} = NULL" for name in _LEASE_FIELDS)
+
+Clock = Callable[[], datetime]
+Duration = timedelta | float
+
+
+class QueueRepository(AcyclicRepository[Task]):
+    """Tasks as a queue of many workers.
+
+    The time is the server's on PostgreSQL and this machine's on SQLite; a `clock`, a function that
+    gives an aware datetime, takes its place in tests.
+    """
+
+    model = Task
+    references = TASK_DEPENDENCIES
+
+    def __init__(self, session: Session | AsyncSession, *, clock: Clock | None = None) -> None:
+        super().__init__(session)
+        self._clock = clock
+
+    # -- claims -----------------------------------------------------------------------------------
+
+    def claim_next(
+        self,
+        owner: str,
+        *,
+        limit: int = 1,
+        projects: Texts = None,
+        capabilities: Texts = None,
+        tags: Texts = None,
+        lease: Duration = LEASE,
+    ) -> list[Task]:
+        """Take the best tasks that can be begun; each has its own `lease_token`. Best first.
+
+        Older goes before younger, and each step of priority counts as one day of age, so that
+        nothing waits for ever. `projects` and `tags` (all of them) narrow the choice;
+        `capabilities` leaves out what requires others, `[]` all that requires any.
+
+        A task whose lease has expired is taken from its holder; after `max_attempts` it is failed
+        instead. The lease ends after `lease`, a timedelta or seconds, unless `heartbeat()` renews
+        it. An owner's claims are each on their own: a later one does not renew an earlier one.
+        """
+        check_count(limit, "limit")
+        selection = Selection.of(projects, capabilities, tags)
+        lease_s = seconds(lease, "lease", minimum=_SHORTEST_LEASE_S)
+        who = _owner(owner)
+        if limit == 0:
+            return []
+        dialect = self.database.dialect
+        if dialect == "sqlite":
+            self._fail_spent()
+        sql = _claim_sql(dialect, limit, tuple(value is not None for value in selection))
+        claimed = self._models(sql, (self._now(), who, lease_s, *selection))
+        return sorted(claimed, key=_place_in_queue)
+
+    def requeue_expired(self) -> int:
+        """Make tasks whose lease has expired pending again, at once; how many leases ended.
+
+        A task that has had all its attempts is failed instead.
+        """
+        sql = _lapse_sql(self.database.dialect, spent=False)
+        return len(self.database.execute_sql(sql, (self._now(),)).fetchall())
+
+    def _fail_spent(self) -> None:
+        sql = _lapse_sql(self.database.dialect, spent=True)
+        self.database.execute_sql(sql, (self._now(),))
+
+    # -- what the holder of a lease does ----------------------------------------------------------
+
+    def heartbeat(self, id: str, token: str, /) -> Task:
+        """Renew a lease for the length that it was given; `LeaseLost` when it is another's now.
+
+        An expired lease can be renewed for as long as nobody else has taken the task.
+        """
+        return self._as_holder("heartbeat", id, token)
+
+    def complete(self, id: str, token: str, /, feedback: Any = None) -> Task:
+        """Complete a claimed task; `LeaseLost` when the lease is another's now.
+
+        `feedback` goes to the task as it is. A dict of fields of `TaskFeedback` is recorded there,
+        too, in the same transaction.
+        """
+        document = None if feedback is None else Task.feedback.text(feedback)
+        if not _is_detail(feedback):
+            return self._as_holder("complete", id, token, document)
+        # Refused before anything is written.
+        normalize_row(TaskFeedback, feedback, partial=True)
+        with self.database.atomic():
+            task = self._as_holder("complete", id, token, document)
+            TaskFeedbackRepository(self.session).record(id, **feedback)
+        return task
+
+    def fail(
+        self,
+        id: str,
+        token: str,
+        /,
+        error: str | BaseException,
+        retry_in: Duration | None = None,
+    ) -> Task:
+        """Give a claimed task up, with the reason; `LeaseLost` when the lease is another's now.
+
+        It is pending again after `retry_in`, or after 10 s, 20 s, 40 s and so on up to an hour,
+        a quarter more or less; after `max_attempts` it is failed for good.
+        """
+        delay_s = None if retry_in is None else seconds(retry_in, "retry_in")
+        jitter = 1 + _JITTER * (int.from_bytes(os.urandom(4)) / 2**31 - 1)
+        return self._as_holder("fail", id, token, error_text(error), delay_s, jitter)
+
+    def release(self, id: str, token: str, /) -> Task:
+        """Give a claimed task back untouched; `LeaseLost` when the lease is another's now.
+
+        It is pending at once, and the attempt does not count.
+        """
+        return self._as_holder("release", id, token)
+
+    def _as_holder(self, verb: str, id: str, token: str, *values: Any) -> Task:
+        key = self._key(id)["id"]
+        if not isinstance(token, str) or not token:
+            raise ValidationError(
+                f"token is {shorten(token)}; it must be the lease_token of the claim", "token"
+            )
+        found = []
+        if not unstorable(token):
+            sql = _holder_sql(self.database.dialect, verb)
+            found = self._models(sql, (self._now(), key, token, *values))
+        if not found:
+            raise LeaseLost(f"{verb}: {self._why_lost(id, token)}")
+        return found[0]
+
+    def _why_lost(self, id: str, token: str) -> str:
+        task = self.get(id)
+        if task is None:
+            return f"Task {id!r} does not exist"
+        if task.lease_token is None:
+            return f"Task {id!r} is not held by this lease any more: it is {task.status.value} now"
+        whose = "an earlier claim" if task.lease_token != token else "this claim"
+        until = f", until {task.lease_expires_at}" if task.lease_expires_at else ""
+        return f"Task {id!r} is held by {task.owner!r} now{until}; the token is of {whose}"
+
+    # -- what happened ----------------------------------------------------------------------------
+
+    def get_events(
+        self, task_id: str, /, skip: int = 0, limit: int | None = None
+    ) -> list[TaskEvent]:
+        """What happened to a task, oldest first: each change of its status, each new lease.
+
+        They are written by the database, whoever changes the task. One that is made begins
+        without any.
+        """
+        return _Events(self.session).filter({"task": task_id}, skip, limit, "id")
+
+    def get_recent_events(self, after_id: int | None = None, limit: int = 100) -> list[TaskEvent]:
+        """What happened last to any task, oldest first: the newest events, or those after one.
+
+        Transactions that run at once may end in another order than their events are numbered in.
+        """
+        events = _Events(self.session)
+        if after_id is None:
+            return events.filter(None, 0, limit, "-id")[::-1]
+        return events.filter({"id__gt": after_id}, 0, limit, "id")
+
+    # -- other ways of writing --------------------------------------------------------------------
+
+    def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        changes = super()._changes(fields)
+        if changes.get("status", TaskStatus.CLAIMED) not in HELD_STATUSES:
+            # The database's trigger does the same, too late for SQLite's RETURNING.
+            changes.update(dict.fromkeys(_LEASE_FIELDS))
+        return changes
+
+    def _upsert(self, row: dict[str, Any], given: set[str], target: Sequence[Any]) -> Task:
+        if "status" in given and row["status"] not in HELD_STATUSES:
+            given = {*given, *_LEASE_FIELDS}
+            row = {**row, **dict.fromkeys(_LEASE_FIELDS)}
+        return super()._upsert(row, given, target)
+
+    def _now(self) -> str | None:
+        """The moment to give to a statement; None lets the server say it."""
+        if self._clock is not None:
+            return Task.updated_at.encode(to_utc(self._clock(), Task.updated_at))
+        return Task.updated_at.encode(utcnow()) if self.database.dialect == "sqlite" else None
+
+
+class _Events(Repository[TaskEvent]):
+    model = TaskEvent
+
+
+def _owner(owner: Any) -> str:
+    if not isinstance(owner, str) or not owner.strip():
+        raise ValidationError(f"owner is {shorten(owner)}; it must name the worker", "owner")
+    return str(Task.owner.normalize(owner))
+
+
+def _place_in_queue(task: Task) -> tuple[datetime, str]:
+    """What `schema.CLAIM_KEY` says, of a task in Python."""
+    return task.created_at - _RANK[task.priority], task.id
+
+
+def _is_detail(feedback: Any) -> bool:
+    return isinstance(feedback, dict) and bool(feedback) and feedback.keys() <= _FEEDBACK_FIELDS
+
+
+def error_text(error: Any) -> str:
+    """The reason of a failure as a text that can be stored, and not too long."""
+    if isinstance(error, BaseException):
+        error = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if not isinstance(error, str) or not error.strip():
+        raise ValidationError(
+            f"error is {shorten(error)}; it must be an exception or a text that says why",
+            "error",
+        )
+    # Half characters become question marks.
+    text = error.replace("\0", "").encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
+
+
+# -- statements -----------------------------------------------------------------------------------
+
+
+_COLUMNS = rowsets.columns(Task._meta.sorted_fields)
+_TOKEN = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()::text"}
+_NOW = "(SELECT now FROM ask)"
+_NO_COLUMNS: Mapping[str, str] = {}
+_CLAIM_COLUMNS = {
+    "owner": "TEXT",
+    "lease_s": "FLOAT",
+    "projects": "JSONB",
+    "capabilities": "JSONB",
+    "tags": "JSONB",
+}
+
+
+def _later(dialect: str, delay_s: str) -> str:
+    """A number of seconds after now."""
+    if dialect == "sqlite":
+        return (
+            "(SELECT strftime('%Y-%m-%d %H:%M:%f000+00:00', now, "
+            f"printf('%+.3f seconds', {delay_s})) FROM ask)"
+        )
+    return f"(SELECT now + make_interval(secs => {delay_s}) FROM ask)"
+
+
+def _ask(dialect: str, columns: Mapping[str, str] = _NO_COLUMNS) -> str:
+    """`WITH ask AS …`: now, and the parameters of a statement, as the one row of a table.
+
+    `columns` maps their names to their types on PostgreSQL.
+    """
+    if dialect == "sqlite":
+        values = [f"? AS {name}" for name in columns]
+    else:
+        values = [f"CAST(%s AS {kind}) AS {name}" for name, kind in columns.items()]
+    return f"WITH ask AS (SELECT {', '.join([f'{moment_sql(dialect)} AS now', *values])})"
+
+
+@lru_cache(maxsize=256)
+def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
+    """UPDATE of the best tasks, ready ones and those whose lease has expired."""
+    shape = Selection(*("" if there else None for there in given))
+    chosen = shape.sql(dialect, "task", "ask")
+    lock = "" if dialect == "sqlite" else "FOR UPDATE SKIP LOCKED"
+    key = CLAIM_KEY[dialect]
+
+    def candidates(condition: str) -> str:
+        return (
+            f"(SELECT task.id, {key} AS place FROM tasks AS task WHERE {condition}{chosen} "
+            f"ORDER BY {key}, task.id LIMIT {limit} {lock})"
+        )
+
+    lapsed = f"{lapsed_sql('task', _NOW)} AND task.attempts < task.max_attempts"
+    best = (
+        f"SELECT id FROM (SELECT * FROM {candidates(ready_sql(dialect, 'task', _NOW))} AS ready "
+        f"UNION ALL SELECT * FROM {candidates(lapsed)} AS lapsed) AS candidate "
+        f"ORDER BY place, id LIMIT {limit}"
+    )
+    among = f"IN ({best})" if dialect == "sqlite" else f"= ANY(ARRAY({best}))"
+    ask = _ask(dialect, _CLAIM_COLUMNS)
+    spent = "" if dialect == "sqlite" else f", spent AS ({_lapse_update(dialect, spent=True)})"
+    # A reopened task that has had all its attempts begins anew.
+    return (
+        f"{ask}{spent} UPDATE tasks SET status = 'claimed', owner = (SELECT owner FROM ask), "
+        f"lease_token = {_TOKEN[dialect]}, lease_s = (SELECT lease_s FROM ask), "
+        f"lease_expires_at = {_later(dialect, '(SELECT lease_s FROM ask)')}, "
+        "attempts = CASE WHEN attempts >= max_attempts THEN 1 ELSE attempts + 1 END, "
+        "last_error = CASE WHEN attempts < max_attempts THEN last_error END, "
+        f"updated_at = {_NOW} WHERE id {among} "
+        f"AND (status = 'pending' OR {lapsed_sql('tasks', _NOW)}) RETURNING {_COLUMNS}"
+    )
+
+
+def _lapse_update(dialect: str, *, spent: bool) -> str:
+    lapsed = lapsed_sql("task", _NOW) + (" AND task.attempts >= task.max_attempts" if spent else "")
+    lock = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+    ids = f"SELECT task.id FROM tasks AS task WHERE {lapsed}{lock}"
+    among = f"IN ({ids})" if dialect == "sqlite" else f"= ANY(ARRAY({ids}))"
+    return (
+        "UPDATE tasks SET status = CASE WHEN attempts < max_attempts THEN 'pending' "
+        "ELSE 'failed' END, last_error = 'the lease of ' || coalesce(owner, 'nobody') || "
+        "' expired in attempt ' || attempts || ' of ' || max_attempts, "
+        "owner = CASE WHEN attempts >= max_attempts THEN owner END, "
+        f"run_after = NULL, {_NO_LEASE}, updated_at = {_NOW} WHERE id {among}"
+    )
+
+
+@lru_cache(maxsize=4)
+def _lapse_sql(dialect: str, *, spent: bool) -> str:
+    return f"{_ask(dialect)} {_lapse_update(dialect, spent=spent)} RETURNING id"
+
+
+_BACK_OFF = {
+    "sqlite": "min(3600, (10 << min(max(attempts - 1, 0), 9)) * (SELECT jitter FROM ask))",
+    "postgresql": (
+        "least(3600, (10 << least(greatest(attempts - 1, 0), 9)) * (SELECT jitter FROM ask))"
+    ),
+}
+_HOLDER_COLUMNS = {
+    "complete": {"feedback": "JSONB"},
+    "fail": {"error": "TEXT", "delay_s": "FLOAT", "jitter": "FLOAT"},
+}
+
+
+def _assignments(dialect: str, verb: str) -> str:
+    if verb == "heartbeat":
+        length = f"coalesce(tasks.lease_s, {LEASE.total_seconds():g})"
+        return f"lease_expires_at = {_later(dialect, length)}"
+    if verb == "complete":
+        return (
+            "status = 'completed', "
+            f"feedback = coalesce((SELECT feedback FROM ask), feedback), {_NO_LEASE}"
+        )
+    if verb == "release":
+        fewer = "CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END"
+        return f"status = 'pending', owner = NULL, attempts = {fewer}, {_NO_LEASE}"
+    delay_s = f"coalesce((SELECT delay_s FROM ask), {_BACK_OFF[dialect]})"
+    more = "attempts < max_attempts"
+    return (
+        f"status = CASE WHEN {more} THEN 'pending' ELSE 'failed' END, "
+        f"owner = CASE WHEN {more} THEN NULL ELSE owner END, "
+        f"run_after = CASE WHEN {more} THEN {_later(dialect, delay_s)} END, "
+        f"last_error = (SELECT error FROM ask), {_NO_LEASE}"
+    )
+
+
+@lru_cache(maxsize=16)
+def _holder_sql(dialect: str, verb: str) -> str:
+    """UPDATE of a task by the holder of its lease."""
+    columns = {"task_id": "TEXT", "lease_token": "TEXT", **_HOLDER_COLUMNS.get(verb, {})}
+    return (
+        f"{_ask(dialect, columns)} "
+        f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_NOW} "
+        "WHERE id = (SELECT task_id FROM ask) AND lease_token = (SELECT lease_token FROM ask) "
+        f"AND status IN ({HELD}) RETURNING {_COLUMNS}"
+    )
