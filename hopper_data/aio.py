@@ -176,6 +176,10 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         pwasyncio.await_(self.aconnect())
         return True
 
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query of ours, whose values have been checked."""
+        return Database.fetch_all(cast("Database", self), sql, params)
+
     async def aconnect(self) -> Any:
         connection = self._state.conn
         if connection is not None and connection.stale() and self._state.transactions:

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -42,6 +42,7 @@ from hopper_data.errors import (
 )
 from hopper_data.pool import PooledConnections, in_time, watchdog
 from hopper_data.statements import LEADING, control_word
+from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +149,7 @@ class Database(PooledConnections):
             logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
 
     def savepoint(self) -> Any:
-        return _Savepoint(self)
+        return Savepoint(self)
 
     def begin_read_only(self) -> Any:
         """Begin a transaction for `read_only()`; what `allow_writes()` must be told after it."""
@@ -169,11 +170,27 @@ class Database(PooledConnections):
 
         Inside another transaction it is a savepoint that cannot write.
         """
-        return _ReadOnlySavepoint(self) if self.in_transaction() else _ReadOnlyTransaction(self)
+        return ReadOnlySavepoint(self) if self.in_transaction() else ReadOnlyTransaction(self)
 
     def statement_guard(self) -> AbstractContextManager[Any]:
         """Undoes one statement of unknown quality when it fails, and nothing else."""
         return nullcontext()
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query of ours, whose values have been checked.
+
+        Straight from the driver where nothing stands between; a failure need not leave the
+        transaction as it was.
+        """
+        with translated(self):
+            rows: list[Any] = self.execute_sql(sql, tuple(params)).fetchall()
+        return rows
+
+    def _is_watched(self) -> bool:
+        """Whether somebody wants to see each statement."""
+        return bool(
+            self.query_hooks or self.config.echo or _peewee_logger.isEnabledFor(logging.DEBUG)
+        )
 
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         """The rows of a query one by one, without holding all of them."""
@@ -183,43 +200,6 @@ class Database(PooledConnections):
         """Give this thread's connection back to the pool, unless a transaction is open on it."""
         if not self.is_closed() and not self.in_transaction():
             self.close()
-
-
-class _Savepoint(peewee._savepoint):
-    """Peewee's, whose end does not hide the error that broke the connection."""
-
-    def __exit__(self, exc_type: Any, *exc_info: Any) -> None:
-        if exc_type is None:
-            super().__exit__(exc_type, *exc_info)
-            return
-        try:
-            self.rollback(begin=False)
-        except DatabaseError:
-            logger.debug("no savepoint to return to in %s", self.db.label, exc_info=True)
-
-
-class _ReadOnlyTransaction(peewee._transaction):
-    def _begin(self) -> None:
-        self._before = self.db.begin_read_only()
-
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            super().__exit__(*exc_info)
-        finally:
-            self.db.allow_writes(self._before)
-
-
-class _ReadOnlySavepoint(_Savepoint):
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
-        self._before = self.db.forbid_writes()
-        return entered
-
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            super().__exit__(*exc_info)
-        finally:
-            self.db.allow_writes(self._before)
 
 
 class SqliteDatabase(Database, PooledSqliteDatabase):
@@ -320,6 +300,19 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             if not looked_too_early(error):
                 raise
             return super()._run_statement(sql, params, **options)
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        connection = self._state.conn
+        if connection is None or not connection.in_transaction or self._is_watched():
+            return super().fetch_all(sql, params)
+        start = time.perf_counter()
+        try:
+            rows: list[Any] = connection.execute(sql, params).fetchall()
+        except sqlite3.Error:
+            return super().fetch_all(sql, params)  # which says what is wrong
+        if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
+            self._log_statement(sql, start)
+        return rows
 
     def _transaction_is_gone(self, sql: str) -> bool:
         if self._state.conn.in_transaction or sql.startswith("BEGIN"):
@@ -473,6 +466,22 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             raise
         self._guard.number, self._guard.open = number, True
         return cursor
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        state = self._state
+        if not state.transactions or state.conn is None or self._is_watched():
+            return super().fetch_all(sql, params)
+        start = time.perf_counter()
+        try:
+            cursor = state.conn.cursor()
+            cursor.execute(sql, params)
+            rows: list[Any] = cursor.fetchall()
+        except Exception:
+            with translated(self):
+                raise
+        if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
+            self._log_statement(sql, start)
+        return rows
 
     def _close_guard(self, sql: str, word: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""

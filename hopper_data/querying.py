@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import and_, or_
 from typing import Any, NamedTuple
 
@@ -18,13 +18,15 @@ import peewee
 from peewee import OP, SQL, EnclosedNodeList, Expression, Node, Value
 
 from hopper_data.errors import ValidationError, suggest
-from hopper_data.fields import EnumField, JSONField, public_name, shorten, shown_value
+from hopper_data.fastpath import Outline
+from hopper_data.fields import CheckedField, EnumField, JSONField, public_name, shorten, shown_value
 from hopper_data.model import BaseModel, find_field
 from hopper_data.rowsets import pg_type
 
 __all__ = ["OrderKey", "after_cursor", "conditions", "make_cursor", "parse_order"]
 
 _MANY = 500
+_FEW = 10
 _LONGEST_PATTERN = 50_000  # of SQLite
 
 
@@ -42,6 +44,70 @@ def conditions(model: type[BaseModel], filters: Mapping[str, Any] | None) -> lis
             "filters",
         )
     return [_condition(model, key, value) for key, value in filters.items()]
+
+
+def outline(model: type[BaseModel], filters: Mapping[str, Any] | None) -> Outline | None:
+    """The outline of the terms that `conditions()` would give, or None where it is not plain.
+
+    What is wrong with a value is raised as there.
+    """
+    shape: list[Any] = []
+    values: list[Any] = []
+    if filters is None:
+        return Outline((), values)
+    if not isinstance(filters, Mapping):
+        return None
+    for key, value in filters.items():
+        known = _plain_lookup(model, key)
+        if known is None or (value is None and not known.nullable):
+            return None
+        if value is None:
+            shape.append((key, None))
+            continue
+        items = value if known.many else (value,)
+        if known.many and not (type(value) in (list, tuple) and 0 < len(value) <= _FEW):
+            return None
+        for item in items:
+            encoded = None if item is None else known.encode(item)
+            if encoded is None or isinstance(encoded, Node):
+                return None
+            values.append(encoded)
+        shape.append((key, len(items)) if known.many else key)
+    return Outline(tuple(shape), values)
+
+
+def outline_sql(terms: Iterable[Any]) -> Outline | None:
+    """The outline of terms of SQL that are written by hand; None when one is not."""
+    shape: list[Any] = []
+    values: list[Any] = []
+    for term in terms:
+        if type(term) is not SQL:
+            return None
+        shape.append(term.sql)
+        values.extend(term.params or ())
+    return Outline(tuple(shape), values)
+
+
+class _PlainLookup(NamedTuple):
+    encode: Callable[[Any], Any]
+    nullable: bool
+    many: bool
+
+
+@lru_cache(maxsize=1000)
+def _plain_lookup(model: type[BaseModel], key: str) -> _PlainLookup | None:
+    """How a lookup is outlined whose statement depends on no value; None for any other."""
+    name, separator, lookup = str(key).partition("__")
+    field = model._meta.combined.get(name)
+    lookup = lookup if separator else "eq"
+    ranked = isinstance(field, EnumField) and field.ordered
+    if not isinstance(field, CheckedField) or isinstance(field, JSONField):
+        return None
+    if lookup in ("lt", "lte", "gt", "gte") and ranked:
+        return None
+    if lookup not in ("eq", "ne", "lt", "lte", "gt", "gte", "in"):
+        return None
+    return _PlainLookup(field.lookup_value, lookup in ("eq", "ne"), lookup == "in")
 
 
 def _condition(model: type[BaseModel], key: Any, value: Any) -> Node:
@@ -389,6 +455,12 @@ class _Unindexed(peewee.ColumnBase):
 
 def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) -> list[OrderKey]:
     """The keys of `"-priority,created_at"`, with the primary key as the last tie-breaker."""
+    known = order_by is None or isinstance(order_by, str)
+    return list((_parse_order if known else _parse_order.__wrapped__)(model, order_by))
+
+
+@lru_cache(maxsize=1000)
+def _parse_order(model: type[BaseModel], order_by: Any) -> tuple[OrderKey, ...]:
     if order_by is not None and not isinstance(order_by, str | list | tuple):
         raise ValidationError(
             f'order_by is {shorten(order_by)}; it must be like "-priority,created_at"', "order_by"
@@ -417,7 +489,7 @@ def parse_order(model: type[BaseModel], order_by: str | Sequence[str] | None) ->
         for field in model._meta.get_primary_keys()
         if field.name not in named
     )
-    return keys
+    return tuple(keys)
 
 
 # -- keyset pages ---------------------------------------------------------------------------------
@@ -436,8 +508,7 @@ def make_cursor(keys: Sequence[OrderKey], row: BaseModel) -> str:
 def after_cursor(keys: Sequence[OrderKey], cursor: Any, name: str = "after") -> Node:
     """The condition for the rows behind a cursor, which callers call `name`."""
     values = _read_cursor(keys, cursor, name)
-    simple = not any(key.field.null or key.ranked for key in keys)
-    if simple and len({key.descending for key in keys}) == 1:
+    if _is_row_value(keys):
         operator = OP.LT if keys[0].descending else OP.GT
         return Expression(
             EnclosedNodeList([key.field for key in keys]), operator, EnclosedNodeList(values)
@@ -456,6 +527,26 @@ def after_cursor(keys: Sequence[OrderKey], cursor: Any, name: str = "after") -> 
         edge = Expression(first.expression, OP.LTE if first.descending else OP.GTE, start)
         found = edge & found
     return found
+
+
+def _is_row_value(keys: Sequence[OrderKey]) -> bool:
+    """Whether the place in an order is compared as a whole."""
+    simple = not any(key.field.null or key.ranked for key in keys)
+    return simple and len({key.descending for key in keys}) == 1
+
+
+def outline_after(keys: Sequence[OrderKey], cursor: Any) -> Outline | None:
+    """The outline of `after_cursor()`, or None where its statement depends on the values."""
+    found = []
+    for node in _read_cursor(keys, cursor, "after"):
+        if type(node) is not Value:
+            return None
+        found.append(node.value)
+    if _is_row_value(keys):
+        return Outline(("after",), found)
+    edge = [] if keys[0].field.null else found[:1]
+    alternatives = [value for place in range(len(found)) for value in found[: place + 1]]
+    return Outline(("after",), [*edge, *alternatives])
 
 
 def _behind(key: OrderKey, value: Node | None) -> Any:

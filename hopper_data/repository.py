@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import peewee
 from peewee import SQL
 
-from hopper_data import rowsets
+from hopper_data import fastpath, rowsets
 from hopper_data.database import Database, using
 from hopper_data.driver_errors import ConstraintViolation, translated
 from hopper_data.errors import DatabaseError, NotFound, ValidationError
+from hopper_data.fastpath import Outline, Statements
 from hopper_data.fields import public_name, shorten, utcnow
 from hopper_data.model import (
     BaseModel,
@@ -22,7 +23,16 @@ from hopper_data.model import (
     normalize_row,
     refuse_transition,
 )
-from hopper_data.querying import OrderKey, after_cursor, conditions, make_cursor, parse_order
+from hopper_data.querying import (
+    OrderKey,
+    after_cursor,
+    conditions,
+    make_cursor,
+    outline,
+    outline_after,
+    outline_sql,
+    parse_order,
+)
 from hopper_data.session import Session
 from hopper_data.violations import explain
 
@@ -56,6 +66,11 @@ class Repository(Generic[M]):
     """
 
     model: ClassVar[type[Any]]
+    _statements: ClassVar[Statements]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._statements = Statements()
 
     def __init__(self, session: Session | AsyncSession) -> None:
         # An asynchronous session runs the methods; the queries are those of its inner one.
@@ -77,7 +92,10 @@ class Repository(Generic[M]):
 
     def get(self, id: Any, /) -> M | None:
         """The row with this primary key, or None."""
-        return self._first(self._select().where(*self._key_terms(id)))
+        key = self._key(id)
+        question = Outline(("get",), self._encoded(key))
+        rows = self._ask(question, lambda: self._select().where(*self._terms(key)))
+        return rows[0] if rows else None
 
     def get_or_raise(self, id: Any, /) -> M:
         """The row with this primary key; `NotFound` when there is none."""
@@ -100,8 +118,13 @@ class Repository(Generic[M]):
         order_by: str | Sequence[str] | None = None,
     ) -> list[M]:
         """The rows that meet every filter, in the given order."""
-        query = self._ordered(self._filtered(self._select(), filters), order_by)
-        return self._list(query, skip, limit)
+        return self._listed(
+            outline(self.model, filters),
+            lambda: self._filtered(self._select(), filters),
+            order_by,
+            skip,
+            limit,
+        )
 
     def page(
         self,
@@ -117,10 +140,15 @@ class Repository(Generic[M]):
         """
         check_count(limit, "limit")
         keys = parse_order(self.model, order_by)
-        query = self._filtered(self._select(), filters)
-        if after is not None:
-            query = query.where(after_cursor(keys, after))
-        rows = self._list(query.order_by(*(key.node() for key in keys)), 0, limit + 1)
+        question = outline(self.model, filters)
+        if question is not None and after is not None:
+            question = question.then(outline_after(keys, after))
+
+        def make() -> Any:
+            query = self._filtered(self._select(), filters)
+            return query if after is None else query.where(after_cursor(keys, after))
+
+        rows = self._listed(question, make, order_by, 0, limit + 1)
         return self._page(keys, rows, limit)
 
     def _page(self, keys: list[OrderKey], rows: list[M], limit: int) -> Page[M]:
@@ -142,13 +170,18 @@ class Repository(Generic[M]):
 
     def count(self, filters: Filters | None = None) -> int:
         """How many rows meet the filters."""
-        query = self._filtered(self.model.select(SQL("COUNT(*)")), filters)
-        return int(query.tuples().execute(self.database)[0][0])
+        question = Outline(("count",), []).then(outline(self.model, filters))
+        rows = self._tuples(
+            question, lambda: self._filtered(self.model.select(SQL("COUNT(*)")), filters)
+        )
+        return int(rows[0][0])
 
     def exists(self, id: Any, /) -> bool:
         """Whether there is a row with this primary key."""
-        query = self.model.select(SQL("1")).where(*self._key_terms(id)).limit(1)
-        return bool(list(query.tuples().execute(self.database)))
+        key = self._key(id)
+        question = Outline(("exists",), self._encoded(key))
+        query = self.model.select
+        return bool(self._tuples(question, lambda: query(SQL("1")).where(*self._terms(key))))
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -309,20 +342,57 @@ class Repository(Generic[M]):
         return query.order_by(*(key.node() for key in parse_order(self.model, order_by)))
 
     def _list(self, query: Any, skip: int = 0, limit: int | None = None) -> list[M]:
+        bounds = self._bounds(skip, limit)
+        return [] if limit == 0 else self._fetch(_bounded(query, *bounds))
+
+    def _listed(
+        self,
+        question: Outline | None,
+        make: Callable[[], Any],
+        order_by: str | Sequence[str] | None,
+        skip: int,
+        limit: int | None,
+    ) -> list[M]:
+        """Some of the rows of `make()`, whose outline is `question`, in an order."""
+        if question is None:
+            return self._list(self._ordered(make(), order_by), skip, limit)
+        parse_order(self.model, order_by)
+        bounds = self._bounds(skip, limit)
+        if limit == 0:
+            return []
+        given = [value for value in bounds if value is not None]
+        order = tuple(order_by) if isinstance(order_by, list) else order_by
+        whole = Outline(
+            (question.shape, order, bounds[0] is None, len(given)), [*question.values, *given]
+        )
+        return self._ask(whole, lambda: _bounded(self._ordered(make(), order_by), *bounds))
+
+    def _bounds(self, skip: int, limit: int | None) -> tuple[int | None, int | None]:
+        """What LIMIT and OFFSET say, None for nothing."""
         check_count(skip, "skip")
         if limit is not None:
-            query = query.limit(check_count(limit, "limit"))
-            if limit == 0:
-                return []
-        if skip:
-            query = query.offset(skip)
-            if limit is None and self.database.dialect == "sqlite":
-                query = query.limit(-1)
-        return self._fetch(query)
+            check_count(limit, "limit")
+        elif skip and self.database.dialect == "sqlite":
+            limit = -1  # there, OFFSET needs a LIMIT
+        return limit, skip or None
+
+    def _ask(self, question: Outline | None, make: Callable[[], Any]) -> list[M]:
+        """The rows of `make()`, a query made from `_select()`, whose outline is `question`."""
+        if question is None or not fastpath.is_enabled():
+            return self._fetch(make())
+        return self._read(*self._statements.get(self.database, question, make))
+
+    def _tuples(self, question: Outline | None, make: Callable[[], Any]) -> list[Any]:
+        """The plain rows of `make()`, whose outline is `question`."""
+        if question is None or not fastpath.is_enabled():
+            return list(make().tuples().execute(self.database))
+        return self.database.fetch_all(*self._statements.get(self.database, question, make))
 
     def _fetch(self, query: Any) -> list[M]:
         """The rows of a query made from `_select()`."""
         database = self.database
+        if fastpath.is_enabled():
+            return self._models(*database.get_sql_context().sql(query).query())
         with translated(database):
             return list(query.execute(database))
 
@@ -334,8 +404,13 @@ class Repository(Generic[M]):
         limit: int | None = None,
     ) -> list[M]:
         """The rows that meet some terms of SQL, in an order."""
-        query = self._select().where(*terms) if terms else self._select()
-        return self._list(self._ordered(query, order_by), skip, limit)
+        return self._listed(
+            outline_sql(terms),
+            lambda: self._select().where(*terms) if terms else self._select(),
+            order_by,
+            skip,
+            limit,
+        )
 
     def _first(self, query: Any) -> M | None:
         rows = self._fetch(query.limit(1))
@@ -347,10 +422,23 @@ class Repository(Generic[M]):
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
-        rows = self.database.execute_sql(sql, tuple(params)).fetchall()
-        return [self._from_row(row) for row in rows]
+        return self._build(self.database.execute_sql(sql, tuple(params)).fetchall())
+
+    def _read(self, sql: str, params: Sequence[Any]) -> list[M]:
+        """What `_models()` gives, for a query that cannot be refused: a savepoint less."""
+        return self._build(self.database.fetch_all(sql, params))
+
+    def _build(self, rows: Sequence[Sequence[Any]]) -> list[M]:
+        """Models of rows that have the columns of the model in their order."""
+        if fastpath.is_enabled():
+            with fastpath.without_collection(len(rows)):
+                return fastpath.build_models(self.model, rows)
+        return [self._by_peewee(row) for row in rows]
 
     def _from_row(self, row: Sequence[Any]) -> M:
+        return self._build([row])[0]
+
+    def _by_peewee(self, row: Sequence[Any]) -> M:
         fields = self.model._meta.sorted_fields
         return self._make(
             {
@@ -393,8 +481,8 @@ class Repository(Generic[M]):
             field.name: field.comparable(part) for field, part in zip(fields, parts, strict=True)
         }
 
-    def _key_terms(self, id: Any) -> list[Any]:
-        return self._terms(self._key(id))
+    def _encoded(self, key: Mapping[str, Any]) -> list[Any]:
+        return [self._field(name).encode(value) for name, value in key.items()]
 
     def _terms(self, key: Mapping[str, Any]) -> list[Any]:
         return [
@@ -488,6 +576,11 @@ class Repository(Generic[M]):
         except ConstraintViolation as violation:
             error = explain(violation, self.model, rows, self.database, new=new)
             raise error from (violation.__cause__ or violation)
+
+
+def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
+    query = query if limit is None else query.limit(limit)
+    return query if skip is None else query.offset(skip)
 
 
 def check_count(value: Any, name: str) -> int:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from peewee import OP, ColumnBase, Expression, Node, Value
 
 from hopper_data import rowsets
 from hopper_data.errors import NotFound, ValidationError
-from hopper_data.fields import (
-    AutoField,
-    EnumField,
-    ForeignKeyField,
-    IntegerField,
-    TextField,
-    UTCDateTimeField,
-    public_name,
-    shorten,
-)
+from hopper_data.fields import public_name, shorten
 from hopper_data.model import find_field, normalize_row
-from hopper_data.planning.keys import KeyField
 from hopper_data.planning.models import Epic, Feature, PlanningModel
 from hopper_data.repository import Repository
 
@@ -40,9 +26,6 @@ __all__ = [
 
 M = TypeVar("M", bound=PlanningModel)
 T = TypeVar("T")
-_LONG = 1000
-# Fields whose values the drivers give as they are meant.
-_AS_THEY_ARE = (AutoField, ForeignKeyField, IntegerField, KeyField, TextField)
 BY_KEY = "key"
 
 
@@ -57,37 +40,16 @@ class PlanningRepository(Repository[M]):
         raise NotImplementedError
 
     def _fetch(self, query: Any) -> list[M]:
-        sql, params = self.database.get_sql_context().sql(query).query()
-        return self._models(sql, params)
+        # Peewee itself would not know what to do with the computed values.
+        return self._models(*self.database.get_sql_context().sql(query).query())
 
-    def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
-        rows = self.database.execute_sql(sql, tuple(params)).fetchall()
-        with _no_collection(len(rows)):
-            return self._build(rows)
-
-    def _from_row(self, row: Sequence[Any]) -> M:
-        return self._build([row])[0]
-
-    def _build(self, rows: Iterable[Sequence[Any]]) -> list[M]:
-        """Models of rows that have the columns of the model, and may have the computed ones.
-
-        Lists of tasks are long: what each row costs is kept to what its columns need.
-        """
-        model: Any = self.model
-        names, converters = _reading(model)
-        built: list[M] = []
-        for row in rows:
-            data = dict(zip(names, row, strict=False))
-            for name, convert in converters:
-                if data[name] is not None:
-                    data[name] = convert(data[name])
-            instance = model.__new__(model)
-            instance.__data__ = data
-            instance.__rel__ = {}
-            instance._dirty = set()
-            if len(row) > len(names):
-                instance._computed = row[len(names) :]
-            built.append(instance)
+    def _build(self, rows: Sequence[Sequence[Any]]) -> list[M]:
+        """Models of rows that have the columns of the model, and may have the computed ones."""
+        width = len(self.model._meta.sorted_fields)
+        built = super()._build([row[:width] for row in rows])
+        for instance, row in zip(built, rows, strict=True):
+            if len(row) > width:
+                instance._computed = tuple(row[width:])
         return built
 
     def _make(self, row: Mapping[str, Any]) -> M:
@@ -155,44 +117,6 @@ def _chosen(values: Mapping[str, Any], only: Iterable[Any] | None) -> dict[str, 
         return dict(values)
     names = {item if isinstance(item, str) else item.name for item in only}
     return {name: value for name, value in values.items() if name in names}
-
-
-@contextmanager
-def _no_collection(rows: int) -> Iterator[None]:
-    """No garbage collection while a long list is built: it would look at all of it, many times."""
-    if rows < _LONG or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@cache
-def _reading(model: Any) -> tuple[list[str], list[tuple[str, Any]]]:
-    """The names of a model's fields, and what turns the driver's values into theirs."""
-    fields = model._meta.sorted_fields
-    converters = [
-        (field.name, _converter(field)) for field in fields if type(field) not in _AS_THEY_ARE
-    ]
-    return [field.name for field in fields], converters
-
-
-def _converter(field: Any) -> Any:
-    if isinstance(field, EnumField):
-        return {str(member): member for member in field.enum}.__getitem__
-    return _moments(field) if isinstance(field, UTCDateTimeField) else field.python_value
-
-
-def _moments(field: Any) -> Any:
-    def convert(value: Any) -> Any:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        # As the package writes it; other programs may leave the zone out.
-        return moment if moment.tzinfo is UTC else field.python_value(value)
-
-    return convert
 
 
 class KeyedRepository(PlanningRepository[M]):

@@ -1,0 +1,149 @@
+"""Models from rows, by code that is made for each model from its fields.
+
+Peewee looks up how to read a column, and sets it through its descriptor, for each value of each
+row. Here that is written out once. The instances are what Peewee's would be.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import peewee
+
+from hopper_data import fields as kinds
+from hopper_data.model import BaseModel
+
+__all__ = ["build_models", "without_collection"]
+
+M = TypeVar("M", bound=BaseModel)
+Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
+_builders: WeakKeyDictionary[type[BaseModel], tuple[tuple[Any, ...], Build]] = WeakKeyDictionary()
+_lock = threading.Lock()
+_LONG = 1000
+
+
+def build_models(model: type[M], rows: Iterable[Sequence[Any]]) -> list[M]:
+    """Models of rows that have the columns of `model` in their order, as if just read."""
+    fields = model._meta.sorted_fields
+    known = _builders.get(model)
+    if known is None or known[0] is not fields:
+        with _lock:
+            known = _builders[model] = (fields, _make_builder(model))
+    return known[1](rows)
+
+
+def _make_builder(model: type[BaseModel]) -> Build:
+    """The function that builds a list of models, made from the declaration of the model."""
+    names: dict[str, Any] = {"model": model, "new": model.__new__}
+    fields = model._meta.sorted_fields
+    items = []
+    for number, field in enumerate(fields):
+        template, names[f"read{number}"] = _reader(field)
+        expression = template.format(value=f"c{number}", read=f"read{number}")
+        items.append(f"{field.name!r}: {expression}")
+    source = (
+        "def build(rows):\n"
+        "    models = []\n"
+        "    append = models.append\n"
+        f"    for {''.join(f'c{number}, ' for number in range(len(fields)))}in rows:\n"
+        "        instance = new(model)\n"
+        f"        instance.__data__ = {{{', '.join(items)}}}\n"
+        "        instance._dirty = set()\n"
+        "        instance.__rel__ = {}\n"
+        "        append(instance)\n"
+        "    return models\n"
+    )
+    exec(compile(source, f"<rows of {model.__name__}>", "exec"), names)  # noqa: S102  # ours
+    return names["build"]  # type: ignore[no-any-return]
+
+
+# How a column is read: an expression of `{value}` and `{read}`, and what `{read}` stands for. Each
+# leaves to the field what it does not know.
+
+Reader = tuple[str, Any]
+_AS_IT_IS: Reader = ("{value}", None)
+
+
+def _reader(field: Any) -> Reader:
+    make = _READERS.get(type(field).python_value)
+    return make(field) if make else ("{read}({value})", field.python_value)
+
+
+def _adapted(field: Any) -> Reader:
+    return _exactly(int, field) if field.adapt is int else ("{read}({value})", field.python_value)
+
+
+def _exactly(kind: type, field: Any) -> Reader:
+    known = f"{{value}} is None or {{value}}.__class__ is {kind.__name__}"
+    return f"{{value}} if {known} else {{read}}({{value}})", field.python_value
+
+
+class _Known(dict[Any, Any]):
+    """What few values stand for."""
+
+    def __init__(self, field: Any, values: Iterable[Any]) -> None:
+        super().__init__((value, field.python_value(value)) for value in (None, *values))
+        self._field = field
+
+    def __missing__(self, value: Any) -> Any:
+        return self._field.python_value(value)
+
+
+def _one_of(field: Any, values: Iterable[Any]) -> Reader:
+    return "{read}[{value}]", _Known(field, values)
+
+
+def _moment(field: Any) -> Reader:
+    def read(value: Any) -> Any:
+        moment = datetime.fromisoformat(value) if type(value) is str else value
+        return moment if moment.tzinfo is UTC else field.python_value(value)
+
+    return "{value} if {value} is None else {read}({value})", read
+
+
+def _document(field: Any) -> Reader:
+    decoder: Any = json.JSONDecoder()
+    scan, loads = decoder.scan_once, json.loads
+
+    def read(value: Any) -> Any:
+        if type(value) is not str:
+            return field.python_value(value)
+        try:
+            document, end = scan(value, 0)
+        except StopIteration:
+            return loads(value)  # white space first, or an error to be put into words
+        return document if end == len(value) else loads(value)
+
+    return "{value} if {value} is None else {read}({value})", read
+
+
+_READERS: dict[Callable[..., Any], Callable[[Any], Reader]] = {
+    peewee.Field.python_value: _adapted,
+    kinds.TextField.python_value: lambda _: _AS_IT_IS,
+    kinds.EnumField.python_value: lambda field: _one_of(field, map(str, field.enum)),
+    kinds.BooleanField.python_value: lambda field: _one_of(field, (False, True)),
+    kinds.FloatField.python_value: lambda field: _exactly(float, field),
+    kinds.UTCDateTimeField.python_value: _moment,
+    kinds.JSONField.python_value: _document,
+    kinds.ForeignKeyField.python_value: lambda field: _reader(field.rel_field),
+}
+
+
+@contextmanager
+def without_collection(rows: int) -> Iterator[None]:
+    """No garbage collection while a long list is built: it would look at all of it, many times."""
+    if rows < _LONG or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

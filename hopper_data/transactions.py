@@ -1,0 +1,55 @@
+"""Transactions and savepoints, where Peewee's own fall short."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import peewee
+
+from hopper_data.errors import DatabaseError
+
+__all__ = ["ReadOnlySavepoint", "ReadOnlyTransaction", "Savepoint"]
+
+logger = logging.getLogger("hopper_data")
+
+
+class Savepoint(peewee._savepoint):
+    """Peewee's, whose end does not hide the error that broke the connection."""
+
+    def __exit__(self, exc_type: Any, *exc_info: Any) -> None:
+        if exc_type is None:
+            super().__exit__(exc_type, *exc_info)
+            return
+        try:
+            self.rollback(begin=False)
+        except DatabaseError:
+            logger.debug("no savepoint to return to in %s", self.db.label, exc_info=True)
+
+
+class ReadOnlyTransaction(peewee._transaction):
+    """A transaction that cannot write."""
+
+    def _begin(self) -> None:
+        self._before = self.db.begin_read_only()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            self.db.allow_writes(self._before)
+
+
+class ReadOnlySavepoint(Savepoint):
+    """A savepoint that cannot write."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        self._before = self.db.forbid_writes()
+        return entered
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            self.db.allow_writes(self._before)
