@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         vacuum_database,
     )
     from hopper_data.migrations import get_schema_version, run_migrations
+    from hopper_data.routing.waiting import async_wait_for_tasks, wait_for_tasks
 
 __version__ = "0.1.0"
 
@@ -122,6 +123,7 @@ __all__ = [
     "ValidationError",
     "Velocity",
     "analyze_database_statistics",
+    "async_wait_for_tasks",
     "backup_database",
     "build_database_url",
     "check_database_health",
@@ -142,6 +144,7 @@ __all__ = [
     "run_migrations",
     "using",
     "vacuum_database",
+    "wait_for_tasks",
 ]
 
 _LATER = {
@@ -161,6 +164,8 @@ _LATER = {
     "run_in_async_transaction": "aio",
     "run_migrations": "migrations",
     "vacuum_database": "maintenance",
+    "async_wait_for_tasks": "routing.waiting",
+    "wait_for_tasks": "routing.waiting",
 }
 
 

@@ -89,6 +89,12 @@ class PooledConnections(PooledDatabase):
         self._close(connection)
         return True
 
+    def count_changes(self) -> int:
+        """A number that moves on with each row that this thread's connection writes to SQLite."""
+        connection = self._state.conn
+        # An asynchronous connection wraps another one.
+        return int(getattr(getattr(connection, "conn", connection), "total_changes", 0))
+
     # -- taking -----------------------------------------------------------------------------------
 
     def _connect(self) -> Any:

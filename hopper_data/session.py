@@ -36,10 +36,14 @@ class Session:
     `get_sync_session()` and `SessionFactory.get_session()`, and end with their `with` block.
     """
 
-    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+    def __init__(
+        self, database: Database, *, read_only: bool = False, nested: bool = False
+    ) -> None:
         self._database = database
         self.read_only = read_only
+        self.nested = nested
         self._ended = False
+        self._changes = database.count_changes()
 
     def __repr__(self) -> str:
         return f"<Session on {self._database.label}>"
@@ -58,6 +62,28 @@ class Session:
     def end(self) -> None:
         """Refuse further work; the transaction is over."""
         self._ended = True
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Keep nobody from writing during a block, in which this session does nothing.
+
+        A write session on SQLite lets go of its transaction, and begins it again. A `DatabaseError`
+        where something was written in it, or where it is inside another session.
+        """
+        database = self.database
+        if self.read_only or database.dialect != "sqlite":
+            yield
+            return
+        if self.nested or database.count_changes() != self._changes:
+            raise DatabaseError(
+                "this session has written, or is inside another one, and would keep everybody "
+                "else from writing; wait in a session of its own"
+            )
+        database.rollback()
+        try:
+            yield
+        finally:
+            database.begin()
 
     def execute(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
@@ -95,7 +121,7 @@ def open_session(database: Database, *, read_only: bool = False) -> Iterator[Ses
         with using(database):
             scope = database.read_only() if read_only else database.atomic()
             with scope:
-                session = Session(database, read_only=read_only)
+                session = Session(database, read_only=read_only, nested=not outermost)
                 try:
                     yield session
                 finally:

@@ -40,6 +40,8 @@ CREATE INDEX idx_task_events_at ON task_events (at, to_status)
 --
 CREATE INDEX idx_tasks_claim ON tasks (status, ((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), id) WHERE status = 'pending'
 --
+CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE status = 'pending' AND run_after IS NOT NULL
+--
 CREATE INDEX idx_tasks_lease ON tasks (lease_expires_at) WHERE lease_token IS NOT NULL
 --
 CREATE FUNCTION hopper_end_lease() RETURNS TRIGGER
@@ -156,6 +158,8 @@ CREATE INDEX idx_task_events_at ON task_events (at, to_status)
 --
 CREATE INDEX idx_tasks_claim ON tasks (status, (date(created_at, CASE priority WHEN 'low' THEN '-0 days' WHEN 'medium' THEN '-1 days' WHEN 'high' THEN '-2 days' WHEN 'urgent' THEN '-3 days' END) || substr(created_at, 11)), id) WHERE status = 'pending'
 --
+CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE status = 'pending' AND run_after IS NOT NULL
+--
 CREATE INDEX idx_tasks_lease ON tasks (lease_expires_at) WHERE lease_token IS NOT NULL
 --
 CREATE TRIGGER task_leases_end AFTER UPDATE OF status ON tasks
@@ -211,6 +215,8 @@ DROP TABLE "task_events"
 --
 DROP INDEX idx_tasks_lease
 --
+DROP INDEX idx_tasks_run_after
+--
 DROP INDEX idx_tasks_claim
 --
 DROP INDEX "idx_tasks_dedupe_key"
@@ -240,6 +246,8 @@ DROP TRIGGER task_leases_end
 DROP TABLE "task_events"
 --
 DROP INDEX idx_tasks_lease
+--
+DROP INDEX idx_tasks_run_after
 --
 DROP INDEX idx_tasks_claim
 --

@@ -226,6 +226,8 @@ def empty_database(backend: str, make_url: Callable[..., str]) -> Iterator[Datab
 class DeferredSession(Session):
     """Stands for the asynchronous session that opens when the test begins."""
 
+    nested = False
+
     def __init__(self) -> None:
         self._inner: Session | None = None
 
@@ -237,6 +239,11 @@ class DeferredSession(Session):
     @property
     def read_only(self) -> bool:  # type: ignore[override]
         return False
+
+    @property
+    def _changes(self) -> int:  # type: ignore[override]
+        assert self._inner is not None
+        return self._inner._changes
 
     async def serve(self, database: Database, test: Callable[[], object]) -> None:
         """Run a test as the work of an asynchronous session."""

@@ -17,7 +17,9 @@ from hopper_data.routing.models import (
     TaskEvent,
     TaskFeedback,
 )
-from hopper_data.routing.readiness import Texts
+from hopper_data.routing.readiness import (
+    Texts,
+)
 from hopper_data.routing.repositories.decisions import RoutingDecisionRepository
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.repositories.instances import HopperInstanceRepository
@@ -355,6 +357,23 @@ class AsyncTaskRepository(AsyncRepository[Task]):
     async def requeue_expired(self) -> int:
         """Make tasks whose lease has expired pending again, at once; how many leases ended."""
         return await self.session.run(self._sync.requeue_expired)
+
+    async def wait_for_tasks(
+        self,
+        timeout: Duration,
+        *,
+        projects: Texts = None,
+        capabilities: Texts = None,
+        tags: Texts = None,
+    ) -> bool:
+        """Wait until there is a task that `claim_next` with these arguments would give."""
+        return await self.session.run(
+            self._sync.wait_for_tasks,
+            timeout,
+            projects=projects,
+            capabilities=capabilities,
+            tags=tags,
+        )
 
     async def heartbeat(self, id: str, token: str, /) -> Task:
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now."""

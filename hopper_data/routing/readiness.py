@@ -6,17 +6,29 @@ about a table `tasks` under some name, and take the present moment as an express
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from hopper_data.fields import dump_json
+from hopper_data.fields import dump_json, to_utc, utcnow
 from hopper_data.routing.arguments import texts
 from hopper_data.routing.circles import dependencies_of
+from hopper_data.routing.models import Task
 from hopper_data.routing.schema import HELD
 
-__all__ = ["Selection", "lapsed_sql", "moment_sql", "ready_sql"]
+__all__ = [
+    "SELECTION_TYPES",
+    "Selection",
+    "ask_sql",
+    "lapsed_sql",
+    "moment",
+    "moment_sql",
+    "ready_sql",
+]
 
+Clock = Callable[[], datetime]
 Texts = str | Sequence[str] | None
+SELECTION_TYPES = {"projects": "JSONB", "capabilities": "JSONB", "tags": "JSONB"}
 
 
 def moment_sql(dialect: str) -> str:
@@ -27,6 +39,13 @@ def moment_sql(dialect: str) -> str:
     if dialect == "sqlite":
         return "?"
     return "coalesce(CAST(%s AS TIMESTAMPTZ), statement_timestamp())"
+
+
+def moment(dialect: str, clock: Clock | None) -> str | None:
+    """The parameter for it: what the clock says, else what this machine says on SQLite."""
+    if clock is not None:
+        return Task.updated_at.encode(to_utc(clock(), Task.updated_at))
+    return Task.updated_at.encode(utcnow()) if dialect == "sqlite" else None
 
 
 def dependencies_met_sql(dialect: str, task: str) -> str:
@@ -56,6 +75,19 @@ def lapsed_sql(task: str, now: str) -> str:
     )
 
 
+def ask_sql(dialect: str, columns: Mapping[str, str]) -> str:
+    """`WITH ask AS …`: now, and the parameters of a statement, as the one row of a table.
+
+    `columns` maps the parameters' names to their types on PostgreSQL. The first parameter is the
+    moment.
+    """
+    if dialect == "sqlite":
+        values = [f"? AS {name}" for name in columns]
+    else:
+        values = [f"CAST(%s AS {kind}) AS {name}" for name, kind in columns.items()]
+    return f"WITH ask AS (SELECT {', '.join([f'{moment_sql(dialect)} AS now', *values])})"
+
+
 class Selection(NamedTuple):
     """What a worker takes: tasks of some projects, with all of some tags, within its capabilities.
 
@@ -65,6 +97,11 @@ class Selection(NamedTuple):
     projects: str | None
     capabilities: str | None
     tags: str | None
+
+    @classmethod
+    def shaped(cls, given: Sequence[bool]) -> Selection:
+        """A selection with the same conditions as another one, for the text of a statement."""
+        return cls(*("" if there else None for there in given))
 
     @classmethod
     def of(cls, projects: Texts, capabilities: Texts, tags: Texts) -> Selection:

@@ -258,14 +258,18 @@ def _claim_index(dialect: str) -> str:
     return _index("idx_tasks_claim", "tasks", columns, "status = 'pending'")
 
 
+_RUN_AFTER_INDEX = _index(
+    "idx_tasks_run_after", "tasks", "run_after", "status = 'pending' AND run_after IS NOT NULL"
+)
 _LEASE_INDEX = _index("idx_tasks_lease", "tasks", "lease_expires_at", "lease_token IS NOT NULL")
 
 TASK_QUEUE = SchemaObject(
     "task_queue",
-    sqlite=(_claim_index("sqlite"), _LEASE_INDEX),
-    postgresql=(_claim_index("postgresql"), _LEASE_INDEX),
+    sqlite=(_claim_index("sqlite"), _RUN_AFTER_INDEX, _LEASE_INDEX),
+    postgresql=(_claim_index("postgresql"), _RUN_AFTER_INDEX, _LEASE_INDEX),
 )
-"""The indexes of the claim: what is pending in its order, and what is held by the lease's end."""
+"""Indexes of what is pending, in the order of the claim; of what waits, and of what is held, by the
+time when it can be claimed."""
 
 TASK_LEASES = SchemaObject(
     "task_leases",

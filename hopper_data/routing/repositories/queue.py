@@ -8,20 +8,29 @@ somebody else changes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hopper_data import rowsets
 from hopper_data.errors import LeaseLost, ValidationError
-from hopper_data.fields import shorten, to_utc, utcnow
+from hopper_data.fields import shorten
 from hopper_data.model import normalize_row
 from hopper_data.repository import Repository, check_count
 from hopper_data.routing.arguments import seconds, unstorable
 from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository
 from hopper_data.routing.models import Task, TaskEvent, TaskFeedback
-from hopper_data.routing.readiness import Selection, Texts, lapsed_sql, moment_sql, ready_sql
+from hopper_data.routing.readiness import (
+    SELECTION_TYPES,
+    Clock,
+    Selection,
+    Texts,
+    ask_sql,
+    lapsed_sql,
+    moment,
+    ready_sql,
+)
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.schema import CLAIM_KEY, HELD
 from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority, TaskStatus
@@ -41,7 +50,6 @@ _FEEDBACK_FIELDS = frozenset(TaskFeedback._meta.fields) - {"task", "created_at"}
 _LEASE_FIELDS = ("lease_token", "lease_expires_at", "lease_s")
 _NO_LEASE = ", ".join(f"{name} = NULL" for name in _LEASE_FIELDS)
 
-Clock = Callable[[], datetime]
 Duration = timedelta | float
 
 
@@ -105,6 +113,25 @@ class QueueRepository(AcyclicRepository[Task]):
     def _fail_spent(self) -> None:
         sql = _lapse_sql(self.database.dialect, spent=True)
         self.database.execute_sql(sql, (self._now(),))
+
+    def wait_for_tasks(
+        self,
+        timeout: Duration,
+        *,
+        projects: Texts = None,
+        capabilities: Texts = None,
+        tags: Texts = None,
+    ) -> bool:
+        """Wait until there is a task that `claim_next` with these arguments would give.
+
+        True at once when there is one, False after `timeout`, a timedelta or seconds. Another
+        worker may be faster. On SQLite the session, which must have written nothing yet, lets go
+        of its transaction meanwhile, so that others can write; it holds no reads together.
+        """
+        from hopper_data.routing.waiting import wait_in_session
+
+        selection = Selection.of(projects, capabilities, tags)
+        return wait_in_session(self.session, selection, seconds(timeout, "timeout"), self._clock)
 
     # -- what the holder of a lease does ----------------------------------------------------------
 
@@ -217,10 +244,7 @@ class QueueRepository(AcyclicRepository[Task]):
         return super()._upsert(row, given, target)
 
     def _now(self) -> str | None:
-        """The moment to give to a statement; None lets the server say it."""
-        if self._clock is not None:
-            return Task.updated_at.encode(to_utc(self._clock(), Task.updated_at))
-        return Task.updated_at.encode(utcnow()) if self.database.dialect == "sqlite" else None
+        return moment(self.database.dialect, self._clock)
 
 
 class _Events(Repository[TaskEvent]):
@@ -262,14 +286,7 @@ def error_text(error: Any) -> str:
 _COLUMNS = rowsets.columns(Task._meta.sorted_fields)
 _TOKEN = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()::text"}
 _NOW = "(SELECT now FROM ask)"
-_NO_COLUMNS: Mapping[str, str] = {}
-_CLAIM_COLUMNS = {
-    "owner": "TEXT",
-    "lease_s": "FLOAT",
-    "projects": "JSONB",
-    "capabilities": "JSONB",
-    "tags": "JSONB",
-}
+_CLAIM_COLUMNS = {"owner": "TEXT", "lease_s": "FLOAT", **SELECTION_TYPES}
 
 
 def _later(dialect: str, delay_s: str) -> str:
@@ -282,23 +299,10 @@ def _later(dialect: str, delay_s: str) -> str:
     return f"(SELECT now + make_interval(secs => {delay_s}) FROM ask)"
 
 
-def _ask(dialect: str, columns: Mapping[str, str] = _NO_COLUMNS) -> str:
-    """`WITH ask AS …`: now, and the parameters of a statement, as the one row of a table.
-
-    `columns` maps their names to their types on PostgreSQL.
-    """
-    if dialect == "sqlite":
-        values = [f"? AS {name}" for name in columns]
-    else:
-        values = [f"CAST(%s AS {kind}) AS {name}" for name, kind in columns.items()]
-    return f"WITH ask AS (SELECT {', '.join([f'{moment_sql(dialect)} AS now', *values])})"
-
-
 @lru_cache(maxsize=256)
 def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
     """UPDATE of the best tasks, ready ones and those whose lease has expired."""
-    shape = Selection(*("" if there else None for there in given))
-    chosen = shape.sql(dialect, "task", "ask")
+    chosen = Selection.shaped(given).sql(dialect, "task", "ask")
     lock = "" if dialect == "sqlite" else "FOR UPDATE SKIP LOCKED"
     key = CLAIM_KEY[dialect]
 
@@ -315,7 +319,7 @@ def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
         f"ORDER BY place, id LIMIT {limit}"
     )
     among = f"IN ({best})" if dialect == "sqlite" else f"= ANY(ARRAY({best}))"
-    ask = _ask(dialect, _CLAIM_COLUMNS)
+    ask = ask_sql(dialect, _CLAIM_COLUMNS)
     spent = "" if dialect == "sqlite" else f", spent AS ({_lapse_update(dialect, spent=True)})"
     # A reopened task that has had all its attempts begins anew.
     return (
@@ -345,7 +349,7 @@ def _lapse_update(dialect: str, *, spent: bool) -> str:
 
 @lru_cache(maxsize=4)
 def _lapse_sql(dialect: str, *, spent: bool) -> str:
-    return f"{_ask(dialect)} {_lapse_update(dialect, spent=spent)} RETURNING id"
+    return f"{ask_sql(dialect, {})} {_lapse_update(dialect, spent=spent)} RETURNING id"
 
 
 _BACK_OFF = {
@@ -387,7 +391,7 @@ def _holder_sql(dialect: str, verb: str) -> str:
     """UPDATE of a task by the holder of its lease."""
     columns = {"task_id": "TEXT", "lease_token": "TEXT", **_HOLDER_COLUMNS.get(verb, {})}
     return (
-        f"{_ask(dialect, columns)} "
+        f"{ask_sql(dialect, columns)} "
         f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_NOW} "
         "WHERE id = (SELECT task_id FROM ask) AND lease_token = (SELECT lease_token FROM ask) "
         f"AND status IN ({HELD}) RETURNING {_COLUMNS}"
