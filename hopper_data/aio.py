@@ -37,6 +37,7 @@ from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.session import Session, open_session
 from hopper_data.statements import LEADING, control_word
+from hopper_data.transactions import Savepoint
 
 try:
     import aiosqlite
@@ -182,10 +183,14 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
 
     async def aconnect(self) -> Any:
         connection = self._state.conn
-        if connection is not None and connection.stale() and self._state.transactions:
-            raise DatabaseUnavailable(
-                f"{self.label}: the connection was lost in the middle of a transaction"
-            )
+        if connection is not None and connection.stale():
+            if self._state.transactions:
+                raise DatabaseUnavailable(
+                    f"{self.label}: the connection was lost in the middle of a transaction"
+                )
+            # Peewee would give it back a second time where a new one is not to be had.
+            self._state.reset()
+            await self._release_conn(connection)
         with translated(cast("Database", self)):
             return await super().aconnect()
 
@@ -259,7 +264,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return peewee._transaction(self, *args, **kwargs)
 
     def savepoint(self) -> Any:
-        return peewee._savepoint(self)
+        return Savepoint(self)
 
     def _after_fork(self) -> None:
         self._state = pwasyncio._ConnectionState(release=self._release_conn)
@@ -268,6 +273,14 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
     async def aclose_pool(self) -> None:
         """Close every connection that is not in use."""
         await pwasyncio.AsyncDatabaseMixin.close_pool(self)
+
+
+_BROKEN = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # it lost count of what the server has answered
+)
 
 
 class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, PostgresqlDatabase):
@@ -317,7 +330,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             return True
         try:
             await conn.execute("SELECT 1")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _BROKEN:
             return False
         return True
 
@@ -325,15 +338,16 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         inner = conn.conn
         if inner is None:
             return
-        if not inner.is_closed() and inner.is_in_transaction():
+        # The pool has taken back one that the server ended; asking that one is an error.
+        if not conn.stale() and inner.is_in_transaction():
             try:
                 await inner.execute("ROLLBACK")
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except _BROKEN:
                 inner.terminate()
         self._returning += 1
         try:
             surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
-            if surplus and not inner.is_closed():
+            if surplus and not conn.stale():
                 await inner.close()
             await self._pool.release(inner)
         finally:
@@ -376,8 +390,16 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         self.begin("REPEATABLE READ READ ONLY")
 
     def commit(self) -> None:
-        with translated(cast("Database", self)):
-            status = pwasyncio.await_(self._state.conn.commit())
+        connection = self._state.conn
+        if connection is None or connection.stale():
+            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
+        try:
+            with translated(cast("Database", self)):
+                status = pwasyncio.await_(connection.commit())
+        except DatabaseUnavailable as error:
+            if not getattr(error.__cause__, "sqlstate", "08").startswith("08"):
+                raise  # the server said why it did not commit
+            raise self._commit_unanswered() from error.__cause__
         if status == "ROLLBACK":
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"

@@ -553,11 +553,14 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         except DatabaseUnavailable as error:
             if getattr(getattr(error.__cause__, "orig", None), "pgcode", None):
                 raise  # the server said why it did not commit
-            raise DatabaseUnavailable(
-                f"{self.label}: the connection was lost during the commit; whether the "
-                "transaction was committed is not known",
-                retryable=False,
-            ) from error.__cause__
+            raise self._commit_unanswered() from error.__cause__
+
+    def _commit_unanswered(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"{self.label}: the connection was lost during the commit; whether the transaction "
+            "was committed is not known",
+            retryable=False,
+        )
 
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         name = f"hopper_stream_{uuid4().hex}"

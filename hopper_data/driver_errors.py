@@ -60,7 +60,8 @@ class ConstraintViolation(IntegrityError):
 
 
 _CONNECTION_STATES = ("08", "57P", "53300")
-_CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError"})  # of any driver
+# Of any driver. The last is asyncpg's, which loses count when the server ends a connection.
+_CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError", "InternalClientError"})
 _RETRYABLE_STATES = ("40001", "40P01")
 _TIME_STATES = ("55P03", "57014")  # a lock, or an answer, did not come in the time that was set
 _DATA_STATES = ("22", "54000")

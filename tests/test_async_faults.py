@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from hopper_data import (
     DatabaseError,
     DatabaseUnavailable,
+    PoolTimeout,
     TaskRepository,
     create_database,
     run_in_async_transaction,
@@ -20,6 +23,8 @@ from hopper_data.aio import AsyncSession, async_database, open_async_session
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
+from tests.conftest import AdminCursor
+from tests.servers import Server, end, own_server
 
 
 @pytest.fixture
@@ -171,3 +176,239 @@ def test_load_loses_nothing(server: Database) -> None:
     done = asyncio.run(work())
     with open_session(server) as session:
         assert TaskRepository(session).count() == done + 2
+
+
+# -- a server that goes and comes -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def the_server() -> Iterator[Server]:
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own(the_server: Server) -> Iterator[tuple[Server, Database]]:
+    """A server that may be mistreated, and a database there with an empty table `entries`."""
+    if not the_server.is_running():
+        the_server.start()
+    with AdminCursor(the_server.url) as cursor:
+        cursor.execute("DROP TABLE IF EXISTS entries")
+        cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY)")
+    database = create_database(the_server.url, max_connections=4, pool_size=2, pool_timeout_s=20)
+    yield the_server, database
+    database.close_pool()
+
+
+async def add(session: AsyncSession, number: int) -> None:
+    await session.execute("INSERT INTO entries (number) VALUES (?)", (number,))
+
+
+async def pid_of(session: AsyncSession) -> int:
+    return int((await session.execute("SELECT pg_backend_pid()"))[0][0])
+
+
+def numbers(database: Database) -> list[int]:
+    with open_session(database) as session:
+        return [n for (n,) in session.execute("SELECT number FROM entries ORDER BY number")]
+
+
+async def assert_well(database: Database) -> None:
+    """No connection has leaked, and the next session works."""
+    assert await in_use(database) == 0
+    async with asyncio.timeout(30), open_async_session(database) as session:
+        assert await session.execute("SELECT 1") == [(1,)]
+    assert await in_use(database) == 0
+
+
+def test_a_server_that_is_not_there(own: tuple[Server, Database]) -> None:
+    server, database = own
+
+    async def work() -> None:
+        server.stop()
+        with pytest.raises(DatabaseUnavailable) as raised:
+            async with asyncio.timeout(30), open_async_session(database):
+                pass
+        assert raised.value.retryable
+        server.start()
+        await assert_well(database)
+
+    asyncio.run(work())
+
+
+def test_a_restart_between_two_sessions_is_not_seen(own: tuple[Server, Database]) -> None:
+    server, database = own
+
+    async def work() -> None:
+        for number, mode in enumerate(("fast", "immediate")):
+            async with open_async_session(database) as session:
+                await add(session, number)
+            await asyncio.to_thread(server.restart, mode)
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert numbers(database) == [0, 1]
+
+
+def test_a_restart_inside_a_session_leaves_no_half_of_it(own: tuple[Server, Database]) -> None:
+    server, database = own
+
+    async def work() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            async with open_async_session(database) as session:
+                await add(session, 1)
+                await asyncio.to_thread(server.restart)
+                for number in (2, 3):
+                    with pytest.raises(DatabaseUnavailable):
+                        await add(session, number)
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert numbers(database) == []
+
+
+def test_a_transaction_waits_for_a_restart(own: tuple[Server, Database]) -> None:
+    server, database = own
+    runs = []
+
+    async def write(session: AsyncSession) -> str:
+        runs.append(1)
+        await add(session, len(runs))
+        if len(runs) == 1:
+            await asyncio.to_thread(server.restart)
+        await add(session, 10 + len(runs))
+        return "done"
+
+    async def work() -> None:
+        answer = await run_in_async_transaction(write, database=database, delay_s=0.05)
+        assert answer == "done"
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert numbers(database) == [2, 12]
+
+
+def test_connections_that_ended_while_idle_are_replaced(own: tuple[Server, Database]) -> None:
+    server, database = own
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            pid = await pid_of(session)
+        await asyncio.to_thread(end, server, pid)
+        async with open_async_session(database) as session:
+            assert await pid_of(session) != pid
+        await assert_well(database)
+
+    asyncio.run(work())
+
+
+def test_a_connection_that_drops_before_the_commit_is_noticed(
+    own: tuple[Server, Database],
+) -> None:
+    server, database = own
+    runs: list[int] = []
+
+    async def write(session: AsyncSession) -> None:
+        runs.append(await pid_of(session))
+        await add(session, len(runs))
+        if len(runs) == 1:
+            await asyncio.to_thread(end, server, runs[-1])
+
+    async def work() -> None:
+        await run_in_async_transaction(write, database=database, delay_s=0.01)
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert numbers(database) == [2]
+
+
+def test_a_commit_without_an_answer_is_not_tried_again(own: tuple[Server, Database]) -> None:
+    _, database = own
+    pids: list[int] = []
+
+    async def write(session: AsyncSession) -> None:
+        pids.append(await pid_of(session))
+        await add(session, 1)
+        os.kill(pids[-1], signal.SIGSTOP)
+        transport = session.database._state.conn.conn._con._transport
+        asyncio.get_running_loop().call_later(0.3, transport.abort)
+
+    async def work() -> None:
+        with pytest.raises(DatabaseUnavailable, match="is not known") as raised:
+            async with asyncio.timeout(60):
+                await run_in_async_transaction(write, database=database, delay_s=0.01)
+        assert not raised.value.retryable
+        os.kill(pids[-1], signal.SIGCONT)
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert len(pids) == 1
+
+
+def test_every_connection_is_taken(own: tuple[Server, Database]) -> None:
+    _, database = own
+    small = create_database(database.config, max_connections=2, pool_timeout_s=0.2)
+
+    async def hold(taken: asyncio.Barrier, given_up: asyncio.Event) -> None:
+        async with open_async_session(small):
+            await taken.wait()
+            await given_up.wait()
+
+    async def work() -> None:
+        taken, given_up = asyncio.Barrier(3), asyncio.Event()
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(hold(taken, given_up))
+            await taken.wait()
+            with pytest.raises(PoolTimeout, match="all 2 connections"):
+                async with open_async_session(small):
+                    pass
+            given_up.set()
+        await assert_well(small)
+
+    asyncio.run(work())
+    small.close_pool()
+
+
+def test_every_write_is_accounted_for_while_the_server_restarts(
+    own: tuple[Server, Database],
+) -> None:
+    server, database = own
+    done: list[int] = []
+    unknown: list[int] = []
+    failed: list[int] = []
+
+    async def write(stop: asyncio.Event, worker: int) -> None:
+        number = worker * 1_000_000
+        while not stop.is_set():
+            number += 1
+            try:
+                await run_in_async_transaction(
+                    lambda session, n=number: add(session, n),
+                    database=database,
+                    delay_s=0.2,
+                )
+            except DatabaseUnavailable as error:
+                (failed if error.retryable else unknown).append(number)
+                await asyncio.sleep(0.01)
+            else:
+                done.append(number)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+            for worker in range(8):
+                group.create_task(write(stop, worker))
+            for mode in ("fast", "immediate"):
+                await asyncio.sleep(0.3)
+                await asyncio.to_thread(server.restart, mode)
+            await asyncio.sleep(0.5)
+            stop.set()
+        await assert_well(database)
+
+    asyncio.run(work())
+    stored = set(numbers(database))
+    assert set(done) <= stored
+    assert not set(failed) & stored
+    assert stored <= {*done, *unknown}
+    assert len(done) > 100

