@@ -20,7 +20,8 @@ reset_database run_in_async_transaction run_in_transaction run_migrations using 
 """
 ROUTING = """
 DecisionStrategy ExecutorType ExternalMapping ExternalMappingRepository HopperInstance
-HopperInstanceRepository InstanceScope InstanceStatus Platform Project ProjectRepository
+HopperInstanceRepository InstanceScope InstanceStatus OldestReady Platform Project
+ProjectRepository QueueDepth QueueStatistics Readiness
 RoutingDecision RoutingDecisionRepository Task TaskEvent TaskFeedback TaskFeedbackRepository
 TaskPriority TaskRepository TaskSource TaskStatus Velocity
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 
 from hopper_data import (
+    IntegrityError,
     InvalidTransition,
     LeaseLost,
+    NotFound,
+    QueueStatistics,
+    Readiness,
     Session,
     Task,
     TaskFeedbackRepository,
@@ -514,3 +519,197 @@ def test_the_newest_events_of_all_tasks(tasks: TaskRepository) -> None:
     after = tasks.get_recent_events(everything[1].id, limit=2)
     assert [e.id for e in after] == [e.id for e in everything[2:4]]
     assert tasks.get_recent_events(everything[-1].id) == []
+
+
+# -- one task for one key -------------------------------------------------------------------------
+
+
+def test_a_dedupe_key_makes_one_task(tasks: TaskRepository) -> None:
+    first = tasks.create(title="x", dedupe_key="k", priority="high")
+    again = tasks.create(title="y", dedupe_key="k")
+    assert again.to_dict() == first.to_dict()
+    assert tasks.create(title="z", dedupe_key="other").id != first.id
+    assert tasks.count() == 2
+    tasks.complete(first.id, token(claim(tasks)))
+    assert tasks.create(title="y", dedupe_key="k").status == "completed"
+    tasks.delete(first.id)
+    assert tasks.create(title="y", dedupe_key="k").title == "y"
+
+
+def test_many_rows_with_dedupe_keys(tasks: TaskRepository) -> None:
+    old = tasks.create(title="old", dedupe_key="b")
+    rows: list[dict[str, Any]] = [
+        {"title": "1", "dedupe_key": "c"},
+        {"title": "2"},
+        {"title": "3", "dedupe_key": "b"},
+        {"title": "4", "dedupe_key": "a", "tags": ["x"]},
+        {"title": "5", "dedupe_key": "c"},
+        {"title": "6"},
+    ]
+    made = tasks.bulk_create(iter(rows))
+    titles = [task.title for task in made]
+    assert titles[1:4] == ["2", "old", "4"]
+    assert titles[5] == "6"
+    assert made[2].id == old.id
+    assert made[0].to_dict() == made[4].to_dict()
+    assert tasks.count() == 5
+    for task in made:
+        assert tasks.get_or_raise(task.id).to_dict() == task.to_dict()
+
+
+def test_a_dedupe_key_excuses_nothing_else(tasks: TaskRepository) -> None:
+    tasks.create(id="a", title="x", dedupe_key="k")
+    tasks.create(id="b", title="x")
+    with pytest.raises(IntegrityError, match="Task id 'b' is already taken"):
+        tasks.create(id="b", title="x", dedupe_key="new")
+    with pytest.raises(IntegrityError, match="Task id 'b' is already taken"):
+        tasks.bulk_create([{"title": "x", "dedupe_key": "k"}, {"id": "b", "title": "x"}])
+    with pytest.raises(IntegrityError, match="Task dedupe_key 'k' is already taken") as caught:
+        tasks.update("b", dedupe_key="k")
+    assert caught.value.constraint == "idx_tasks_dedupe_key"
+    with pytest.raises(ValidationError, match="Task title"):
+        tasks.create(title=None, dedupe_key="k")
+    with pytest.raises(ValidationError, match="close a circle"):
+        tasks.create(id="c", title="x", dedupe_key="circle", depends_on=["c"])
+    with pytest.raises(ValidationError, match="201 characters; 200 are the most"):
+        tasks.create(title="x", dedupe_key="k" * 201)
+    assert tasks.count() == 2
+
+
+# -- why not --------------------------------------------------------------------------------------
+
+
+def test_a_task_that_is_offered_needs_no_reason(tasks: TaskRepository, clock: Clock) -> None:
+    tasks.create(id="a", title="x", project="p", tags=["t"], required_capabilities=["python"])
+    explained = tasks.explain_readiness("a", projects="p", tags="t", capabilities="python")
+    assert explained == Readiness(ready=True, reasons=[])
+    assert tasks.explain_readiness("a").ready
+    claim(tasks)
+    clock.advance(minutes=5)
+    assert tasks.explain_readiness("a") == (True, [])
+    with pytest.raises(NotFound, match="'b' does not exist"):
+        tasks.explain_readiness("b")
+
+
+def test_every_reason_is_told(tasks: TaskRepository, clock: Clock) -> None:
+    tasks.create(id="first", title="x", status="blocked")
+    tasks.create(
+        id="a",
+        title="x",
+        run_after=START + timedelta(hours=1),
+        depends_on=["first", "gone"],
+        required_capabilities=["python", "go", "rust"],
+        tags=["red"],
+    )
+    ready, reasons = tasks.explain_readiness(
+        "a", projects=["p", "q"], capabilities=["go"], tags=["red", "blue"]
+    )
+    assert not ready
+    assert reasons == [
+        "it may not begin before 2026-03-01T13:00:00Z",
+        "it depends on 'first', which is blocked",
+        "it depends on 'gone', which does not exist",
+        "it names no project; the worker takes those of 'p', 'q'",
+        "it requires 'python', 'rust', which the worker lacks",
+        "it has no tag 'blue'",
+    ]
+    assert tasks.explain_readiness("first").reasons == ["it is blocked"]
+    tasks.create(id="b", title="x", priority="urgent", project="r", max_attempts=1)
+    assert tasks.explain_readiness("b", projects=[]).reasons == [
+        "its project is 'r'; the worker takes those of none"
+    ]
+    claim(tasks)
+    assert tasks.explain_readiness("b").reasons == [
+        "it is claimed by 'agent-1', whose lease lasts until 2026-03-01T12:05:00Z"
+    ]
+    clock.advance(minutes=5)
+    assert tasks.explain_readiness("b").reasons == [
+        "the lease of 'agent-1' has expired in the last of 1 attempts"
+    ]
+    tasks.create(id="c", title="x", status="claimed", owner="me")
+    assert tasks.explain_readiness("c").reasons == [
+        "it is claimed by 'me', without a lease that could expire"
+    ]
+
+
+def test_reasons_and_claims_agree(tasks: TaskRepository, clock: Clock) -> None:
+    for number, (status, run_after, needed, capability, project) in enumerate(
+        itertools.product(
+            ("pending", "blocked", "completed"),
+            (None, START, START + timedelta(seconds=1)),
+            (None, [], ["done"], ["open"], ["gone"]),
+            (None, [], ["python"], ["go"]),
+            (None, "p"),
+        )
+    ):
+        tasks.create(
+            id=str(number),
+            title="x",
+            status=status,
+            run_after=run_after,
+            depends_on=needed,
+            required_capabilities=capability,
+            project=project,
+        )
+    tasks.create(id="done", title="x", status="completed")
+    tasks.create(id="open", title="x", status="blocked")
+    wanted: dict[str, Any] = {"projects": "p", "capabilities": ["python"]}
+    explained = {t.id: tasks.explain_readiness(t.id, **wanted) for t in tasks.get_all()}
+    assert all(told.ready is not bool(told.reasons) for told in explained.values())
+    plain = {key for key in explained if tasks.explain_readiness(key).ready}
+    assert plain == {task.id for task in tasks.get_ready_tasks()}
+    assert len(plain) == tasks.count_ready_tasks() == tasks.get_queue_statistics().ready
+    claimed = {task.id for task in tasks.claim_next("agent-1", limit=1000, **wanted)}
+    assert claimed == {key for key, told in explained.items() if told.ready}
+    assert claimed
+
+
+# -- statistics -----------------------------------------------------------------------------------
+
+
+def test_the_statistics_of_nothing(tasks: TaskRepository) -> None:
+    found = tasks.get_queue_statistics()
+    assert found == QueueStatistics(START, 0, 0, [], None, 0, 0, 0, 0)
+    assert found.to_dict()["at"] == "2026-03-01T12:00:00Z"
+
+
+def test_the_statistics_of_a_queue(tasks: TaskRepository, clock: Clock) -> None:
+    clock.advance(minutes=-90)
+    tasks.create(id="long ago", title="x")
+    old = claim(tasks)
+    clock.advance(seconds=1)
+    tasks.complete("long ago", token(old))
+    clock.advance(minutes=60)
+    tasks.bulk_create({"id": str(n), "title": "x", "max_attempts": 1} for n in range(6))
+    held = tasks.claim_next("agent-1", limit=6, lease=timedelta(hours=1))
+    clock.advance(seconds=1)
+    for task in held[:3]:
+        tasks.complete(task.id, token(task))
+    tasks.fail(held[3].id, token(held[3]), "boom")
+    tasks.create(id="short", title="x")
+    claim(tasks, lease=60)
+    clock.now = START
+    for key, fields in {
+        "a": {"priority": "high", "project": "p", "created_at": START - timedelta(seconds=90)},
+        "b": {"priority": "high", "project": "p", "depends_on": ["a"]},
+        "c": {"priority": "low", "project": "p", "run_after": START + timedelta(days=1)},
+        "d": {"created_at": START - timedelta(seconds=10)},
+    }.items():
+        tasks.create(id=key, title="x", **fields)
+    found = tasks.get_queue_statistics()
+    assert (found.at, found.ready, found.waiting) == (START, 2, 2)
+    assert found.depth == [
+        ("p", "high", 1, 1),
+        ("p", "low", 0, 1),
+        (None, "medium", 1, 0),
+    ]
+    assert found.oldest_ready == ("a", START - timedelta(seconds=90), 90)
+    assert (found.leases_held, found.leases_expired) == (2, 1)
+    assert (found.completed_last_hour, found.failed_last_hour) == (3, 1)
+    data = found.to_dict()
+    assert data["depth"][0] == {"project": "p", "priority": "high", "ready": 1, "waiting": 1}
+    assert data["oldest_ready"] == {
+        "id": "a",
+        "created_at": "2026-03-01T11:58:30Z",
+        "age_s": 90.0,
+    }

@@ -9,6 +9,7 @@ from hopper_data.routing.models import (
     TaskEvent,
     TaskFeedback,
 )
+from hopper_data.routing.readiness import Readiness
 from hopper_data.routing.repositories import (
     ExternalMappingRepository,
     HopperInstanceRepository,
@@ -17,6 +18,7 @@ from hopper_data.routing.repositories import (
     TaskFeedbackRepository,
     TaskRepository,
 )
+from hopper_data.routing.statistics import OldestReady, QueueDepth, QueueStatistics
 from hopper_data.routing.vocabulary import (
     DecisionStrategy,
     ExecutorType,
@@ -38,9 +40,13 @@ __all__ = [
     "HopperInstanceRepository",
     "InstanceScope",
     "InstanceStatus",
+    "OldestReady",
     "Platform",
     "Project",
     "ProjectRepository",
+    "QueueDepth",
+    "QueueStatistics",
+    "Readiness",
     "RoutingDecision",
     "RoutingDecisionRepository",
     "Task",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from hopper_data.routing.models import (
     TaskFeedback,
 )
 from hopper_data.routing.readiness import (
+    Readiness,
     Texts,
 )
 from hopper_data.routing.repositories.decisions import RoutingDecisionRepository
@@ -27,6 +28,7 @@ from hopper_data.routing.repositories.mappings import ExternalMappingRepository
 from hopper_data.routing.repositories.projects import ProjectRepository
 from hopper_data.routing.repositories.queue import LEASE, Duration
 from hopper_data.routing.repositories.tasks import TaskRepository
+from hopper_data.routing.statistics import QueueStatistics
 from hopper_data.routing.vocabulary import (
     InstanceScope,
     TaskStatus,
@@ -404,3 +406,27 @@ class AsyncTaskRepository(AsyncRepository[Task]):
     ) -> list[TaskEvent]:
         """What happened last to any task, oldest first: the newest events, or those after one."""
         return await self.session.run(self._sync.get_recent_events, after_id, limit)
+
+    async def explain_readiness(
+        self, id: str, /, *, projects: Texts = None, capabilities: Texts = None, tags: Texts = None
+    ) -> Readiness:
+        """Whether `claim_next` with these arguments would offer a task, and if not, why."""
+        return await self.session.run(
+            self._sync.explain_readiness,
+            id,
+            projects=projects,
+            capabilities=capabilities,
+            tags=tags,
+        )
+
+    async def get_queue_statistics(self) -> QueueStatistics:
+        """How deep the queue is, who is at work, and what was done in the last hour."""
+        return await self.session.run(self._sync.get_queue_statistics)
+
+    async def create(self, /, **fields: Any) -> Task:
+        """Insert a task and return it. `IntegrityError` when its key is taken."""
+        return await self.session.run(self._sync.create, **fields)
+
+    async def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[Task]:
+        """Insert many tasks, all or none, and return them in the order given."""
+        return await self.session.run(self._sync.bulk_create, rows)

@@ -6,24 +6,31 @@ about a table `tasks` under some name, and take the present moment as an express
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from hopper_data.fields import dump_json, to_utc, utcnow
+from hopper_data.model import to_json_ready
 from hopper_data.routing.arguments import texts
 from hopper_data.routing.circles import dependencies_of
 from hopper_data.routing.models import Task
 from hopper_data.routing.schema import HELD
+from hopper_data.routing.vocabulary import HELD_STATUSES, TaskStatus
+from hopper_data.rowsets import columns
 
 __all__ = [
     "SELECTION_TYPES",
+    "Readiness",
     "Selection",
     "ask_sql",
     "lapsed_sql",
     "moment",
     "moment_sql",
+    "readiness_sql",
     "ready_sql",
+    "reasons",
 ]
 
 Clock = Callable[[], datetime]
@@ -120,6 +127,79 @@ class Selection(NamedTuple):
             for name, value in self._asdict().items()
             if value is not None
         )
+
+
+class Readiness(NamedTuple):
+    """Whether a worker would be offered a task; if not, all the reasons, in words."""
+
+    ready: bool
+    reasons: list[str]
+
+
+def readiness_sql(dialect: str, selection: Selection) -> str:
+    """SELECT about one task: now, whether it would be offered, what it waits for, its columns.
+
+    What it waits for is a JSON list of pairs: the id of a task, and its status or null.
+    """
+    now = "(SELECT now FROM ask)"
+    chosen = selection.sql(dialect, "task", "ask")
+    lapsed = f"{lapsed_sql('task', now)} AND task.attempts < task.max_attempts"
+    pairs = {
+        "sqlite": "json_group_array(json_array(dependency.value, needed.status))",
+        "postgresql": "CAST(jsonb_agg(jsonb_build_array(dependency.value, needed.status)) AS TEXT)",
+    }[dialect]
+    return (
+        f"{ask_sql(dialect, {**SELECTION_TYPES, 'id': 'TEXT'})} SELECT {now}, "
+        f"(({ready_sql(dialect, 'task', now)}) OR ({lapsed})){chosen}, "
+        f"(SELECT {pairs} FROM (SELECT task.depends_on AS depends_on) AS this "
+        f"{dependencies_of(dialect, 'this')} "
+        "LEFT JOIN tasks AS needed ON needed.id = dependency.value "
+        "WHERE needed.status IS NULL OR needed.status <> 'completed'), "
+        f"{columns(Task._meta.sorted_fields, 'task.')} "
+        "FROM tasks AS task WHERE task.id = (SELECT id FROM ask)"
+    )
+
+
+def reasons(
+    task: Task, now: datetime, unmet: Iterable[tuple[str, str | None]], selection: Selection
+) -> Iterator[str]:
+    """Why a task is not offered, in words; nothing when it is."""
+    if task.status in HELD_STATUSES:
+        yield from _held(task, now)
+    else:
+        if task.status != TaskStatus.PENDING:
+            yield f"it is {task.status.value}"
+        if task.run_after is not None and task.run_after > now:
+            yield f"it may not begin before {to_json_ready(task.run_after)}"
+        for needed, status in unmet:
+            state = f"is {status}" if status else "does not exist"
+            yield f"it depends on {needed!r}, which {state}"
+    projects, capabilities, tags = (
+        None if value is None else json.loads(value) for value in selection
+    )
+    if projects is not None and task.project not in projects:
+        named = f"its project is {task.project!r}" if task.project else "it names no project"
+        yield f"{named}; the worker takes those of {_named(projects)}"
+    lacking = sorted({*(task.required_capabilities or ())} - {*(capabilities or ())})
+    if capabilities is not None and lacking:
+        yield f"it requires {_named(lacking)}, which the worker lacks"
+    absent = sorted({*(tags or ())} - {*(task.tags or ())})
+    if absent:
+        yield f"it has no tag {_named(absent)}"
+
+
+def _held(task: Task, now: datetime) -> Iterator[str]:
+    if task.lease_token is None or task.lease_expires_at is None:
+        yield f"it is {task.status.value} by {task.owner!r}, without a lease that could expire"
+    elif task.lease_expires_at > now:
+        until = to_json_ready(task.lease_expires_at)
+        yield f"it is {task.status.value} by {task.owner!r}, whose lease lasts until {until}"
+    elif task.attempts >= task.max_attempts:
+        yield f"the lease of {task.owner!r} has expired in the last of {task.attempts} attempts"
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
 
 
 def _document(value: Texts, name: str) -> str | None:

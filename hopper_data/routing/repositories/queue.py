@@ -7,32 +7,37 @@ somebody else changes nothing.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hopper_data import rowsets
-from hopper_data.errors import LeaseLost, ValidationError
+from hopper_data.errors import DatabaseError, LeaseLost, NotFound, ValidationError
 from hopper_data.fields import shorten
 from hopper_data.model import normalize_row
-from hopper_data.repository import Repository, check_count
+from hopper_data.repository import Repository, as_rows, check_count
 from hopper_data.routing.arguments import seconds, unstorable
 from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository
 from hopper_data.routing.models import Task, TaskEvent, TaskFeedback
 from hopper_data.routing.readiness import (
     SELECTION_TYPES,
     Clock,
+    Readiness,
     Selection,
     Texts,
     ask_sql,
     lapsed_sql,
     moment,
+    readiness_sql,
     ready_sql,
+    reasons,
 )
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.schema import CLAIM_KEY, HELD
+from hopper_data.routing.statistics import QueueStatistics, read_statistics
 from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority, TaskStatus
 
 if TYPE_CHECKING:
@@ -228,7 +233,102 @@ class QueueRepository(AcyclicRepository[Task]):
             return events.filter(None, 0, limit, "-id")[::-1]
         return events.filter({"id__gt": after_id}, 0, limit, "id")
 
+    # -- how the queue stands ---------------------------------------------------------------------
+
+    def explain_readiness(
+        self,
+        id: str,
+        /,
+        *,
+        projects: Texts = None,
+        capabilities: Texts = None,
+        tags: Texts = None,
+    ) -> Readiness:
+        """Whether `claim_next` with these arguments would offer a task, and if not, why.
+
+        `NotFound` when there is no such task.
+        """
+        selection = Selection.of(projects, capabilities, tags)
+        dialect = self.database.dialect
+        key = self._key(id)["id"]
+        found = self.database.execute_sql(
+            readiness_sql(dialect, selection), (self._now(), *selection, key)
+        ).fetchall()
+        if not found:
+            raise NotFound(f"Task {shorten(id)} does not exist")
+        now, ready, unmet, *row = found[0]
+        told = reasons(
+            self._from_row(row),
+            Task.updated_at.python_value(now),
+            json.loads(unmet or "[]"),
+            selection,
+        )
+        return Readiness(bool(ready), list(told))
+
+    def get_queue_statistics(self) -> QueueStatistics:
+        """How deep the queue is, who is at work, and what was done in the last hour."""
+        return read_statistics(self.database, self._now())
+
     # -- other ways of writing --------------------------------------------------------------------
+
+    def create(self, /, **fields: Any) -> Task:
+        """Insert a task and return it. `IntegrityError` when its key is taken.
+
+        When there is a task with the same `dedupe_key` already, in whatever status, that one is
+        returned as it is, also when several callers do it at once.
+        """
+        if fields.get("dedupe_key") is None:
+            return super().create(**fields)
+        return self._create_once([normalize_row(Task, fields)])[0]
+
+    def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[Task]:
+        """Insert many tasks, all or none, and return them in the order given.
+
+        In the place of one whose `dedupe_key` is there already, the one that is there is returned.
+        """
+        given = as_rows(rows)
+        if all(row.get("dedupe_key") is None for row in given):
+            return super().bulk_create(given)
+        return self._create_once([normalize_row(Task, row) for row in given])
+
+    def _create_once(self, rows: list[dict[str, Any]]) -> list[Task]:
+        # The dedupe keys are no reason for a refusal.
+        unkeyed = [{**row, "dedupe_key": None} for row in rows]
+        with self._explaining(unkeyed, new=True), self.database.atomic():
+            made = self._without_circle(rows, lambda: self._insert_once(rows))
+            keys = [row["dedupe_key"] for row in rows if row["id"] not in made]
+            known = {task.dedupe_key: task for task in self._with_dedupe_keys(keys)}
+        if not known.keys() >= {*keys}:
+            raise DatabaseError("a task with the same dedupe_key was just deleted", retryable=True)
+        return [self._make(row) if row["id"] in made else known[row["dedupe_key"]] for row in rows]
+
+    def _insert_once(self, rows: list[dict[str, Any]]) -> set[str]:
+        """Insert the tasks whose `dedupe_key` is new; the ids of those."""
+        fields = Task._meta.sorted_fields
+        sql = (
+            f"INSERT INTO tasks ({_COLUMNS}) SELECT {rowsets.columns(fields, 'v.')} "
+            f"FROM {rowsets.rowset(self.database, fields)} WHERE true "
+            "ON CONFLICT (dedupe_key) DO NOTHING RETURNING id"
+        )
+        made: set[str] = set()
+        # In one order, so that two writers do not wait for each other.
+        ordered = sorted(rows, key=lambda row: row.get("dedupe_key") or "")
+        for chunk in rowsets.chunks(ordered):
+            cursor = self.database.execute_sql(sql, (rowsets.document(fields, chunk),))
+            made.update(key for (key,) in cursor.fetchall())
+        return made
+
+    def _with_dedupe_keys(self, keys: list[str]) -> list[Task]:
+        if not keys:
+            return []
+        field = [Task.dedupe_key]
+        sql = (
+            f"SELECT {rowsets.columns(Task._meta.sorted_fields, 'task.')} "
+            f"FROM {rowsets.rowset(self.database, field)} "
+            "JOIN tasks AS task ON task.dedupe_key = v.dedupe_key"
+        )
+        document = rowsets.document(field, [{"dedupe_key": key} for key in keys])
+        return self._models(sql, (document,))
 
     def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         changes = super()._changes(fields)
