@@ -95,6 +95,7 @@ class Metadata(_Metadata):
     ) -> None:
         self.namespace = namespace
         self.constraints: Any = None
+        self.row_builder: Any = None  # of hopper_data.fastpath
         self._table: Any = None
         super().__init__(model, *args, **kwargs)
         self.rules = {f"ck_{self.full_name}_{rule.name}": rule for rule in rules}

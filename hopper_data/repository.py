@@ -380,13 +380,15 @@ class Repository(Generic[M]):
         """The rows of `make()`, a query made from `_select()`, whose outline is `question`."""
         if question is None or not fastpath.is_enabled():
             return self._fetch(make())
-        return self._read(*self._statements.get(self.database, question, make))
+        database = self.database
+        return self._build(database.fetch_all(*self._statements.get(database, question, make)))
 
     def _tuples(self, question: Outline | None, make: Callable[[], Any]) -> list[Any]:
         """The plain rows of `make()`, whose outline is `question`."""
         if question is None or not fastpath.is_enabled():
             return list(make().tuples().execute(self.database))
-        return self.database.fetch_all(*self._statements.get(self.database, question, make))
+        database = self.database
+        return database.fetch_all(*self._statements.get(database, question, make))
 
     def _fetch(self, query: Any) -> list[M]:
         """The rows of a query made from `_select()`."""
@@ -424,15 +426,10 @@ class Repository(Generic[M]):
         """The rows of a statement that returns the columns of the model in their order."""
         return self._build(self.database.execute_sql(sql, tuple(params)).fetchall())
 
-    def _read(self, sql: str, params: Sequence[Any]) -> list[M]:
-        """What `_models()` gives, for a query that cannot be refused: a savepoint less."""
-        return self._build(self.database.fetch_all(sql, params))
-
     def _build(self, rows: Sequence[Sequence[Any]]) -> list[M]:
         """Models of rows that have the columns of the model in their order."""
         if fastpath.is_enabled():
-            with fastpath.without_collection(len(rows)):
-                return fastpath.build_models(self.model, rows)
+            return fastpath.build_models(self.model, rows)
         return [self._by_peewee(row) for row in rows]
 
     def _from_row(self, row: Sequence[Any]) -> M:
@@ -464,7 +461,10 @@ class Repository(Generic[M]):
 
     def _key(self, id: Any) -> dict[str, Any]:
         """A caller's key as values by field name."""
-        fields = self.model._meta.get_primary_keys()
+        meta = self.model._meta
+        if id is not None and not meta.composite_key:
+            return {meta.primary_key.name: meta.primary_key.comparable(id)}
+        fields = meta.get_primary_keys()
         parts = id if len(fields) > 1 else (id,)
         if not isinstance(parts, tuple | list) or len(parts) != len(fields):
             names = ", ".join(public_name(field) for field in fields)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import peewee
 
@@ -23,20 +21,35 @@ from hopper_data.model import BaseModel
 __all__ = ["build_models", "without_collection"]
 
 M = TypeVar("M", bound=BaseModel)
-Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
-_builders: WeakKeyDictionary[type[BaseModel], tuple[tuple[Any, ...], Build]] = WeakKeyDictionary()
-_lock = threading.Lock()
+Build = Callable[[Sequence[Sequence[Any]]], list[Any]]
 _LONG = 1000
 
 
-def build_models(model: type[M], rows: Iterable[Sequence[Any]]) -> list[M]:
+def build_models(model: type[M], rows: Sequence[Sequence[Any]]) -> list[M]:
     """Models of rows that have the columns of `model` in their order, as if just read."""
-    fields = model._meta.sorted_fields
-    known = _builders.get(model)
-    if known is None or known[0] is not fields:
-        with _lock:
-            known = _builders[model] = (fields, _make_builder(model))
-    return known[1](rows)
+    meta = model._meta
+    known = meta.row_builder
+    # Peewee makes a new list when a field is added or taken away.
+    if known is None or known[0] is not meta.sorted_fields:
+        known = meta.row_builder = (meta.sorted_fields, _make_builder(model))
+    build: Build = known[1]
+    if len(rows) < _LONG:
+        return build(rows)
+    with without_collection():
+        return build(rows)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection inside the block, which would go through all new rows many times."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _make_builder(model: type[BaseModel]) -> Build:
@@ -77,7 +90,8 @@ def _reader(field: Any) -> Reader:
 
 
 def _adapted(field: Any) -> Reader:
-    return _exactly(int, field) if field.adapt is int else ("{read}({value})", field.python_value)
+    whole = type(field).adapt is peewee.IntegerField.adapt
+    return _exactly(int, field) if whole else ("{read}({value})", field.python_value)
 
 
 def _exactly(kind: type, field: Any) -> Reader:
@@ -134,16 +148,3 @@ _READERS: dict[Callable[..., Any], Callable[[Any], Reader]] = {
     kinds.JSONField.python_value: _document,
     kinds.ForeignKeyField.python_value: lambda field: _reader(field.rel_field),
 }
-
-
-@contextmanager
-def without_collection(rows: int) -> Iterator[None]:
-    """No garbage collection while a long list is built: it would look at all of it, many times."""
-    if rows < _LONG or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
