@@ -177,11 +177,7 @@ class Database(PooledConnections):
         return nullcontext()
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query of ours, whose values have been checked.
-
-        Straight from the driver where nothing stands between; a failure need not leave the
-        transaction as it was.
-        """
+        """The rows of a query that writes nothing, straight from the driver where that may be."""
         with translated(self):
             rows: list[Any] = self.execute_sql(sql, tuple(params)).fetchall()
         return rows
@@ -414,8 +410,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     A statement that PostgreSQL refuses spoils its whole transaction; SQLite undoes the statement
     alone. So that a caller who handles a refusal can go on on both, each statement inside a
     transaction stands behind a savepoint. It travels in the same round trip as the statement, and
-    is released together with the next one. That is too late for a text that does not even parse:
-    `statement_guard()` sends a savepoint ahead.
+    is released together with the next one; reads that follow each other share one. That is too late
+    for a text that does not even parse: `statement_guard()` sends a savepoint ahead.
     """
 
     dialect = POSTGRESQL
@@ -464,19 +460,27 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         except peewee.PeeweeException:
             self._undo_statement(number)
             raise
-        self._guard.number, self._guard.open = number, True
+        self._set_guard(number)
         return cursor
+
+    def _set_guard(self, number: int, *, is_open: bool = True) -> None:
+        self._guard.number, self._guard.open = number, is_open
+        self._guard.covers_reads = False
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         state = self._state
-        if not state.transactions or state.conn is None or self._is_watched():
-            return super().fetch_all(sql, params)
+        if not (state.transactions and self._guard_covers_reads) or self._is_watched():
+            rows = super().fetch_all(sql, params)
+            # What follows, until something is written again, needs no savepoint of its own.
+            self._guard.covers_reads = bool(state.transactions) and self._guard_open
+            return rows
         start = time.perf_counter()
         try:
             cursor = state.conn.cursor()
             cursor.execute(sql, params)
-            rows: list[Any] = cursor.fetchall()
+            rows = cast("list[Any]", cursor.fetchall())
         except Exception:
+            self._undo_statement(self._guard_number)
             with translated(self):
                 raise
         if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
@@ -485,7 +489,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def _close_guard(self, sql: str, word: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
-        was_open, self._guard.open = self._guard_open, False
+        was_open = self._guard_open
+        self._set_guard(self._guard_number, is_open=False)
         encloses = was_open and word in ("SAVEPOINT", "SET")
         return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}" if encloses else sql
 
@@ -493,14 +498,15 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         connection = self._state.conn
         if connection is None or connection.closed or self.is_connection_usable():
             return  # in the last case the driver did not even send it
-        self._guard.open = False
+        self._set_guard(self._guard_number, is_open=False)
         try:
             connection.cursor().execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
         except Exception as error:  # noqa: BLE001  # of the driver, which is not imported here
             # Without the traceback, which would show the statement that was refused.
             logger.debug("no savepoint to return to in %s: %s", self.label, type(error).__name__)
         else:
-            self._guard.number, self._guard.open = number, True
+            self._set_guard(number)
+            self._guard.covers_reads = True
 
     def has_lost_connection(self) -> bool:
         connection = self._state.conn
@@ -535,8 +541,13 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def _guard_open(self) -> bool:
         return getattr(self._guard, "open", False)
 
+    @property
+    def _guard_covers_reads(self) -> bool:
+        """Whether nothing was written since the savepoint was made."""
+        return getattr(self._guard, "covers_reads", False)
+
     def begin(self, *args: Any, **kwargs: Any) -> None:
-        self._guard.number, self._guard.open = 0, False
+        self._set_guard(0, is_open=False)
         super().begin(*args, **kwargs)
 
     def commit(self) -> None:
@@ -576,7 +587,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                     self.execute_sql(f"CLOSE {name}")
 
     def begin_read_only(self) -> None:
-        self._guard.number, self._guard.open = 0, False
+        self._set_guard(0, is_open=False)
         self.execute_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     def forbid_writes(self) -> None:

@@ -582,9 +582,13 @@ def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
 
 def dump_json(value: Any) -> str:
     """Compact JSON with sorted keys, so that equal documents are equal texts."""
-    return json.dumps(
-        value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
-    )
+    return _ENCODER.encode(value)
+
+
+# `json.dumps` would make one each time.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
+)
 
 
 class _PostgresqlJSONMethods(peewee.PostgresqlJSONMethods):  # type: ignore[name-defined]

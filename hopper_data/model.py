@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 import peewee
@@ -72,6 +72,7 @@ class Rule(NamedTuple):
         return ValidationError(f"{model.__name__} {self.message}", self.field)
 
 
+_D = TypeVar("_D")
 # Peewee's stubs do not know most of this.
 _Metadata: Any = peewee.Metadata
 _Table: Any = peewee.Table
@@ -95,7 +96,7 @@ class Metadata(_Metadata):
     ) -> None:
         self.namespace = namespace
         self.constraints: Any = None
-        self.row_builder: Any = None  # of hopper_data.fastpath
+        self._derived: dict[Any, tuple[Any, Any]] = {}
         self._table: Any = None
         super().__init__(model, *args, **kwargs)
         self.rules = {f"ck_{self.full_name}_{rule.name}": rule for rule in rules}
@@ -104,6 +105,15 @@ class Metadata(_Metadata):
         ]
         if checks:
             self.constraints = [*(self.constraints or ()), *checks]
+
+    def derived(self, make: Callable[[Any], _D]) -> _D:
+        """What `make(model)` gives; made again only when the model has other fields."""
+        known = self._derived.get(make)
+        # Peewee makes a new list when a field is added or taken away.
+        if known is None or known[0] is not self.sorted_fields:
+            known = self._derived[make] = (self.sorted_fields, make(self.model))
+        made: _D = known[1]
+        return made
 
     @property
     def full_name(self) -> str:
@@ -433,6 +443,11 @@ def unknown_name(model: type[BaseModel], name: Any) -> ValidationError:
 
 def guarded_fields(model: type[BaseModel]) -> list[EnumField[Any]]:
     """The fields of a model that have transitions."""
+    guarded: list[EnumField[Any]] = model._meta.derived(_guarded_fields)
+    return guarded
+
+
+def _guarded_fields(model: type[BaseModel]) -> list[EnumField[Any]]:
     return [
         field
         for field in model._meta.sorted_fields
@@ -450,14 +465,19 @@ def refuse_transition(field: EnumField[Any], old: Any, new: Any) -> InvalidTrans
 
 def missing_fields(model: type[BaseModel], values: Mapping[str, Any]) -> ValidationError | None:
     """The error for a row that lacks what its columns need, or None."""
-    for field in model._meta.sorted_fields:
-        if field.null or values.get(field.name) is not None:
+    for field in model._meta.derived(_needed_fields):
+        if values.get(field.name) is not None:
             continue
-        if field.auto_increment or (field.default is not None and field.name not in values):
+        if field.default is not None and field.name not in values:
             continue
         name = public_name(field)
         return ValidationError(f"{model.__name__} {name} is missing; it must be given", name)
     return None
+
+
+def _needed_fields(model: type[BaseModel]) -> list[Any]:
+    fields = model._meta.sorted_fields
+    return [field for field in fields if not (field.null or field.auto_increment)]
 
 
 def normalize_row(

@@ -210,6 +210,24 @@ class Repository(Generic[M]):
         return rows[0]
 
     def _update(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
+        if not fastpath.is_enabled():
+            return self._update_by_peewee(key, changes)
+        database, model = self.database, self.model
+        guarded = [field for field in guarded_fields(model) if field.name in changes]
+        sql = self._statements.text(
+            database,
+            ("update", *changes, *[changes[field.name] for field in guarded]),
+            lambda: rowsets.update_row_sql(
+                database,
+                model,
+                [self._field(name) for name in changes],
+                {field: field.sources(changes[field.name]) for field in guarded},
+            ),
+        )
+        values = [rowsets.encoded(self._field(name), value) for name, value in changes.items()]
+        return self._models(sql, [*values, *self._encoded(key)])
+
+    def _update_by_peewee(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
         query = self.model.update({self._field(name): value for name, value in changes.items()})
         query = query.where(*self._terms(key))
         for field in guarded_fields(self.model):
@@ -325,10 +343,38 @@ class Repository(Generic[M]):
 
     def _insert(self, rows: list[dict[str, Any]]) -> None:
         """Write new rows; the place for what must hold over several rows."""
-        rowsets.insert_rows(self.database, self.model, rows)
+        if len(rows) == 1 and fastpath.is_enabled():
+            self._insert_row(rows[0])
+        else:
+            rowsets.insert_rows(self.database, self.model, rows)
+
+    def _insert_row(self, row: dict[str, Any]) -> None:
+        database, model, meta = self.database, self.model, self.model._meta
+        given = meta.auto_increment and row.get(meta.primary_key.name) is not None
+        numbered = meta.auto_increment and not given
+        own = [meta.primary_key] if meta.auto_increment else []
+
+        def write() -> str:
+            fields = [field for field in meta.sorted_fields if not field.auto_increment]
+            return rowsets.insert_row_sql(
+                database, model, fields + (own if given else []), own if numbered else ()
+            )
+
+        sql = self._statements.text(database, ("insert", given), write)
+        values = fastpath.row_parameters(model, row)
+        cursor = database.execute_sql(sql, (*values, row[own[0].name]) if given else values)
+        if numbered:
+            ((row[meta.primary_key.name],),) = cursor.fetchall()
 
     def _delete(self, keys: list[dict[str, Any]]) -> int:
-        return rowsets.delete_rows(self.database, self.model, keys)
+        database, model = self.database, self.model
+        if len(keys) > 1 or not fastpath.is_enabled():
+            return rowsets.delete_rows(database, model, keys)
+        sql = self._statements.text(
+            database, "delete", lambda: rowsets.delete_row_sql(database, model)
+        )
+        deleted: int = database.execute_sql(sql, tuple(self._encoded(keys[0]))).rowcount
+        return deleted
 
     def _select(self) -> Any:
         return self.model.select()

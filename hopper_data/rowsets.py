@@ -152,6 +152,55 @@ def placeholder(field: Any, database: Database) -> str:
     return str(database.param)
 
 
+def insert_row_sql(
+    database: Database, model: type[Any], fields: Sequence[Any], returned: Sequence[Any] = ()
+) -> str:
+    """INSERT of one row, whose parameters are those of `fields` in their order."""
+    table = table_name(model, database)
+    places = ", ".join(placeholder(field, database) for field in fields)
+    returning = f" RETURNING {columns(returned)}" if returned else ""
+    return f"INSERT INTO {table} ({columns(fields)}) VALUES ({places}){returning}"
+
+
+def update_row_sql(
+    database: Database,
+    model: type[Any],
+    fields: Sequence[Any],
+    guards: Mapping[Any, Sequence[str]],
+) -> str:
+    """UPDATE of one row, where `guards` allow it, that returns the columns of the row.
+
+    The parameters are those of `fields`, then those of the key.
+    """
+    assignments = ", ".join(
+        f'"{field.column_name}" = {placeholder(field, database)}' for field in fields
+    )
+    return (
+        f"UPDATE {table_name(model, database)} SET {assignments} "
+        f"WHERE {' AND '.join([key_terms(database, model), *_among(guards)])} "
+        f"RETURNING {columns(model._meta.sorted_fields)}"
+    )
+
+
+def delete_row_sql(database: Database, model: type[Any]) -> str:
+    """DELETE of one row, whose parameters are those of the key."""
+    return f"DELETE FROM {table_name(model, database)} WHERE {key_terms(database, model)}"
+
+
+def key_terms(database: Database, model: type[Any]) -> str:
+    """The condition that a row has a key."""
+    keys = model._meta.get_primary_keys()
+    return " AND ".join(f'"{field.column_name}" = {database.param}' for field in keys)
+
+
+def _among(guards: Mapping[Any, Sequence[str]], table: str = "") -> list[str]:
+    prefix = f"{table}." if table else ""
+    return [
+        f'{prefix}"{field.column_name}" IN ({", ".join(repr(str(word)) for word in words)})'
+        for field, words in guards.items()
+    ]
+
+
 def upsert_row_sql(
     database: Database,
     model: type[Any],
@@ -167,10 +216,7 @@ def upsert_row_sql(
     """
     table = table_name(model, database)
     assignments = columns_from_excluded(updated)
-    conditions = " AND ".join(
-        f'{table}."{field.column_name}" IN ({", ".join(repr(str(word)) for word in words)})'
-        for field, words in guards.items()
-    )
+    conditions = " AND ".join(_among(guards, table))
     where = f" WHERE {conditions}" if conditions else ""
     return (
         f"INSERT INTO {table} ({columns(inserted)}) "

@@ -15,6 +15,7 @@ from playhouse.test_utils import assert_query_count
 
 from hopper_data import (
     DatabaseError,
+    IntegrityError,
     Page,
     Repository,
     Session,
@@ -206,6 +207,22 @@ def test_a_repository_answers_as_peewee_does(session: Session) -> None:
             raise
 
 
+def test_a_repository_writes_as_peewee_does(session: Session) -> None:
+    it = Everything(session)
+
+    def outcome(write: Callable[[Everything], Any]) -> Any:
+        found = answer(lambda: write(it))
+        stored = (it.tasks, it.mappings, it.instances, it.projects, it.plan.epics)
+        return found, [answer(repository.get_all) for repository in stored]
+
+    for name, write in WRITES.items():
+        try:
+            compare(session, lambda write=write: outcome(write))  # type: ignore[misc]
+        except BaseException as error:
+            error.add_note(f"in the case {name!r}")
+            raise
+
+
 @each("filters", FILTERS)
 def test_filters_choose_as_peewee_does(session: Session, filters: dict[Any, Any]) -> None:
     tasks = fill(TaskRepository(session), "tasks")
@@ -216,6 +233,60 @@ def test_filters_choose_as_peewee_does(session: Session, filters: dict[Any, Any]
     compare(session, lambda: tasks.count(again))
     compare(session, lambda: tasks.page(again, 1))
 
+
+NOW = {"created_at": MARCH, "updated_at": MARCH}
+WRITES: dict[str, Callable[[Everything], Any]] = {
+    "create": lambda it: it.tasks.create(id="new", title="a", priority="high", tags=["b"], **NOW),
+    "create, defaults": lambda it: it.tasks.create(
+        id="new", title="a", tags=None, status=None, **NOW
+    ),
+    "create, missing": lambda it: it.tasks.create(id="new"),
+    "create, unknown": lambda it: it.tasks.create(id="new", titel="a"),
+    "create, too long": lambda it: it.tasks.create(id="new", title="a" * 501),
+    "create, wrong": lambda it: it.tasks.create(id="new", title="a", status="wrong"),
+    "create, key taken": lambda it: it.tasks.create(id=it.tasks.get_all()[0].id, title="a"),
+    "create, circle": lambda it: it.tasks.create(id="new", title="a", depends_on=["new"]),
+    "create, no parent": lambda it: it.instances.create(
+        id="new", name="n", scope="GLOBAL", parent="none", **NOW
+    ),
+    "create, two keys": lambda it: it.mappings.create(
+        task_id=it.tasks.get_all()[0].id, platform="p", external_id="1"
+    ),
+    "create, no task": lambda it: it.mappings.create(task_id="no", platform="p", external_id="1"),
+    "create, numbered": lambda it: it.plan.epics.delete(
+        it.plan.epics.create(key="E77", title="a").id  # another number each time
+    ),
+    "create, given number": lambda it: it.plan.epics.create(id=777, key="E77", title="a", **NOW),
+    "update": lambda it: it.tasks.update(it.tasks.get_all()[0].id, title="b", updated_at=MARCH),
+    "update, nothing": lambda it: it.tasks.update(it.tasks.get_all()[0].id),
+    "update, missing": lambda it: it.tasks.update("none", title="b"),
+    "update, document": lambda it: it.tasks.update(
+        it.tasks.get_all()[0].id, feedback={"a": [1]}, tags=None, updated_at=MARCH
+    ),
+    "update, transition": lambda it: [
+        it.tasks.update(task.id, status="completed", updated_at=MARCH)
+        for task in it.tasks.get_all(order_by="id")
+    ],
+    "update, key": lambda it: it.tasks.update(it.tasks.get_all()[0].id, id="b"),
+    "update, empty": lambda it: it.tasks.update(it.tasks.get_all()[0].id, title=None),
+    "update, two keys": lambda it: it.mappings.update(
+        it.mappings.get_all()[0]._pk, external_url="u"
+    ),
+    "delete": lambda it: [it.tasks.delete(it.tasks.get_all()[0].id), it.tasks.delete("none")],
+    "delete, two keys": lambda it: it.mappings.delete(it.mappings.get_all()[0]._pk),
+    "upsert": lambda it: it.projects.upsert(name="hopper", slug="other", created_at=MARCH),
+    "bulk create": lambda it: it.tasks.bulk_create(
+        {"id": f"n{number}", "title": "a", **NOW} for number in range(3)
+    ),
+    "bulk create, taken": lambda it: it.tasks.bulk_create(
+        {"id": f"n{number % 2}", "title": "a"} for number in range(3)
+    ),
+    "bulk update": lambda it: it.tasks.bulk_update(
+        {"id": task.id, "owner": "o", "updated_at": MARCH} for task in it.tasks.get_all()
+    ),
+    "bulk delete": lambda it: it.tasks.bulk_delete([task.id for task in it.tasks.get_all()][:2]),
+    "plan, update": lambda it: it.plan.epics.update(1, title="b", updated_at=MARCH),
+}
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 DOCUMENTS = st.recursive(
@@ -336,6 +407,30 @@ def test_a_query_that_fails_says_why(database: Database) -> None:
         TaskRepository(session).get("a")
     with pytest.raises(DatabaseError, match="has ended"):
         tasks.get("a")
+
+
+def test_a_read_that_fails_takes_nothing_back(database: Database) -> None:
+    with open_session(database) as session:
+        tasks = TaskRepository(session)
+        tasks.create(id="a", title="kept")
+        for _ in range(2):
+            tasks.get("a")
+        session.execute("SAVEPOINT before")
+        session.execute("ALTER TABLE tasks RENAME TO gone")
+        for _ in range(2):
+            with pytest.raises(DatabaseError, match="run `hopper-data migrate` first"):
+                tasks.get("a")
+        session.execute("ROLLBACK TO before")
+        tasks.get("a")
+        tasks.create(id="b", title="kept, too")
+        with pytest.raises(IntegrityError):
+            tasks.create(id="b", title="refused")
+        assert tasks.exists("b")
+        with pytest.raises(DatabaseError):
+            database.fetch_all("SELECT * FROM nowhere")
+        assert [task.id for task in tasks.get_all()] == ["a", "b"]
+    with open_session(database) as session:
+        assert TaskRepository(session).count() == 2
 
 
 def test_garbage_is_collected_again_after_a_long_list() -> None:

@@ -6,11 +6,12 @@ needed. What a repository answers is the same without it, which `disabled()` is 
 
 - `statements.py` keeps the text of a statement, to be run again with other values;
 - `reading.py` makes true models of rows;
-- `writing.py` makes parameters of a caller's values, where they are plainly right.
+- `writing.py` makes parameters of normalized rows.
 """
 
 from hopper_data.fastpath.reading import build_models, without_collection
 from hopper_data.fastpath.statements import Outline, Statements, disabled, is_enabled
+from hopper_data.fastpath.writing import row_parameters
 
 __all__ = [
     "Outline",
@@ -18,5 +19,6 @@ __all__ = [
     "build_models",
     "disabled",
     "is_enabled",
+    "row_parameters",
     "without_collection",
 ]

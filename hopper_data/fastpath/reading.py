@@ -27,12 +27,7 @@ _LONG = 1000
 
 def build_models(model: type[M], rows: Sequence[Sequence[Any]]) -> list[M]:
     """Models of rows that have the columns of `model` in their order, as if just read."""
-    meta = model._meta
-    known = meta.row_builder
-    # Peewee makes a new list when a field is added or taken away.
-    if known is None or known[0] is not meta.sorted_fields:
-        known = meta.row_builder = (meta.sorted_fields, _make_builder(model))
-    build: Build = known[1]
+    build: Build = model._meta.derived(_make_builder)
     if len(rows) < _LONG:
         return build(rows)
     with without_collection():

@@ -77,8 +77,20 @@ class Statements:
         sql, params = database.get_sql_context().sql(make()).query()
         self.compiled += 1
         if list(params) == list(values):
-            if len(self._texts) >= _MOST:
-                # Callers ask in so many ways that keeping the texts is of no use.
-                self._texts.clear()
-            self._texts[key] = sql
+            self._keep(key, sql)
         return sql, params
+
+    def text(self, database: Database, shape: Hashable, write: Callable[[], str]) -> str:
+        """The statement for a shape, from `write()` if it is new."""
+        key = (database.dialect, database.schema_prefix, shape)
+        text = self._texts.get(key)
+        if text is None:
+            text = write()
+            self._keep(key, text)
+        return text
+
+    def _keep(self, key: Hashable, text: str) -> None:
+        if len(self._texts) >= _MOST:
+            # Callers ask in so many ways that keeping the texts is of no use.
+            self._texts.clear()
+        self._texts[key] = text
