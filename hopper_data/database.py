@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import sqlite3
 import stat
 import threading
@@ -40,6 +39,7 @@ from hopper_data.errors import (
     DatabaseUnavailable,
     ValidationError,
 )
+from hopper_data.libpq import hung_up, keep_text, libpq_parameters
 from hopper_data.pool import PooledConnections, in_time, watchdog
 from hopper_data.statements import LEADING, control_word
 from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint
@@ -421,7 +421,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         super().__init__(
             url.database or url.user or "postgres",
             max_connections=config.max_connections,
-            **_libpq_parameters(config, url),
+            **libpq_parameters(config, url),
         )
 
     def _open(self) -> Any:
@@ -433,8 +433,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         # JSON arrives as text on every driver, and the field parses it.
         from psycopg2.extras import register_default_json, register_default_jsonb
 
-        register_default_json(connection, loads=_keep_text)
-        register_default_jsonb(connection, loads=_keep_text)
+        register_default_json(connection, loads=keep_text)
+        register_default_jsonb(connection, loads=keep_text)
         if connection.get_parameter_status("TimeZone") not in ("UTC", "Etc/UTC"):
             # Where a day begins, and what the years 1 and 9999 are, must not depend on the server.
             connection.cursor().execute("SET TIME ZONE 'UTC'")
@@ -510,7 +510,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def has_lost_connection(self) -> bool:
         connection = self._state.conn
-        return hasattr(connection, "fileno") and _hung_up(connection)
+        return hasattr(connection, "fileno") and hung_up(connection)
 
     # A server may be silent, and libpq has no limit once it is connected.
     def _is_closed(self, conn: Any) -> bool:
@@ -593,61 +593,6 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def forbid_writes(self) -> None:
         # It ends with the savepoint.
         self.execute_sql("SET TRANSACTION READ ONLY")
-
-
-def _hung_up(connection: Any) -> bool:
-    """Whether the server has ended a connection of psycopg2."""
-    if connection.closed or not hasattr(select, "poll"):
-        return bool(connection.closed)
-    watched = select.poll()
-    watched.register(connection.fileno(), select.POLLIN)
-    # The first time the server's last words are read, the second time that nothing follows.
-    for _ in range(2):
-        if not watched.poll(0):
-            return False
-        try:
-            connection.poll()
-        except Exception:  # noqa: BLE001  # of the driver, which is not imported here
-            return True
-    return bool(connection.closed)
-
-
-def _keep_text(text: str) -> str:
-    return text
-
-
-def _libpq_parameters(config: DatabaseConfig, url: DatabaseURL) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"application_name": "hopper_data", **dict(url.options)}
-    if url.hosts:
-        parameters["host"] = ",".join(host for host, _ in url.hosts)
-        if any(port for _, port in url.hosts):
-            parameters["port"] = ",".join(str(port or 5432) for _, port in url.hosts)
-    if url.user:
-        parameters["user"] = url.user
-    if url.password:
-        parameters["password"] = url.password
-    # libpq counts the time for each address, and knows nothing below 2 seconds. The limit for all
-    # of them is kept by `in_time()`; this one leaves time for the next host.
-    per_host = config.connect_timeout_s / max(1, len(url.hosts))
-    parameters.setdefault("connect_timeout", max(2, int(per_host)))
-    _check_parameters(parameters)
-    return parameters
-
-
-def _check_parameters(parameters: dict[str, Any]) -> None:
-    try:
-        from psycopg2.extensions import make_dsn
-    except ImportError as error:
-        raise DatabaseUnavailable(
-            "PostgreSQL needs its driver: pip install psycopg2-binary", retryable=False
-        ) from error
-    for name, value in parameters.items():
-        try:
-            make_dsn(**{name: value})
-        except Exception as error:
-            raise ValidationError(
-                f"{name!r} is not an option that a PostgreSQL URL can have", "url"
-            ) from error
 
 
 @cache

@@ -1,0 +1,68 @@
+"""What the driver of PostgreSQL is told to connect, and asked about a connection."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from hopper_data.config import DatabaseConfig, DatabaseURL
+from hopper_data.errors import DatabaseUnavailable, ValidationError
+
+__all__ = ["hung_up", "keep_text", "libpq_parameters"]
+
+
+def hung_up(connection: Any) -> bool:
+    """Whether the server has ended a connection of psycopg2."""
+    if connection.closed or not hasattr(select, "poll"):
+        return bool(connection.closed)
+    watched = select.poll()
+    watched.register(connection.fileno(), select.POLLIN)
+    # The first time the server's last words are read, the second time that nothing follows.
+    for _ in range(2):
+        if not watched.poll(0):
+            return False
+        try:
+            connection.poll()
+        except Exception:  # noqa: BLE001  # of the driver, which is not imported here
+            return True
+    return bool(connection.closed)
+
+
+def keep_text(text: str) -> str:
+    """The text of a document as it is, for the field to parse."""
+    return text
+
+
+def libpq_parameters(config: DatabaseConfig, url: DatabaseURL) -> dict[str, Any]:
+    """What psycopg2 is given to connect; a `ValidationError` for what libpq does not know."""
+    parameters: dict[str, Any] = {"application_name": "hopper_data", **dict(url.options)}
+    if url.hosts:
+        parameters["host"] = ",".join(host for host, _ in url.hosts)
+        if any(port for _, port in url.hosts):
+            parameters["port"] = ",".join(str(port or 5432) for _, port in url.hosts)
+    if url.user:
+        parameters["user"] = url.user
+    if url.password:
+        parameters["password"] = url.password
+    # libpq counts the time for each address, and knows nothing below 2 seconds. The limit for all
+    # of them is kept by `in_time()`; this one leaves time for the next host.
+    per_host = config.connect_timeout_s / max(1, len(url.hosts))
+    parameters.setdefault("connect_timeout", max(2, int(per_host)))
+    _check_parameters(parameters)
+    return parameters
+
+
+def _check_parameters(parameters: dict[str, Any]) -> None:
+    try:
+        from psycopg2.extensions import make_dsn
+    except ImportError as error:
+        raise DatabaseUnavailable(
+            "PostgreSQL needs its driver: pip install psycopg2-binary", retryable=False
+        ) from error
+    for name, value in parameters.items():
+        try:
+            make_dsn(**{name: value})
+        except Exception as error:
+            raise ValidationError(
+                f"{name!r} is not an option that a PostgreSQL URL can have", "url"
+            ) from error
