@@ -167,8 +167,8 @@ def _unlinked(
         missing = _missing_parent(field, rows, database)
         if missing is not None:
             return IntegrityError(
-                f"{model.__name__} {public_name(field)} {shorten(missing)} names a "
-                f"{field.rel_model.__name__} that does not exist",
+                f"{model.__name__} {public_name(field)} {shorten(missing)} names "
+                f"{_with_article(field.rel_model.__name__)} that does not exist",
                 foreign_key_name(field),
             )
     for field in model._meta.backrefs:
@@ -201,7 +201,13 @@ def _missing_parent(field: Any, rows: Rows, database: Database) -> Any:
         "LIMIT 1"
     )
     row = database.execute_sql(sql, (rowsets.document([field], named),)).fetchone()
-    return row[0] if row else None
+    # As the caller may have written it; a UUID is an object for some drivers.
+    return field.encode(field.rel_field.python_value(row[0])) if row else None
+
+
+def _with_article(name: str) -> str:
+    # The names that begin with a U begin like "user".
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 def _children(field: Any, rows: Rows, database: Database) -> int:

@@ -352,6 +352,12 @@ def test_a_file_need_not_say_more_than_key_status_and_title() -> None:
         (text(feature="E04-F011"), "does not name a key"),
         (text(feature="e04-f01"), "does not name a key"),
         (text(feature="schema"), "does not name a key"),
+        (text(feature="E04-F01-"), "does not name a key"),
+        (text(feature="plan/E04-F01 - /tasks"), "does not name a key"),
+        (text(feature='"E04-F01\\n"'), "does not name a key"),
+        (text(feature='"E04-F01-schema\\n"'), "does not name a key"),
+        (text(task_key='"T-E04-F01-001\\n"'), r"task_key 'T-E04-F01-001\\n' is not a key"),
+        (text(dependencies='["T-E04-F01-002\\n"]'), "dependencies holds"),
         (text(feature="4"), "feature 4 is not a text"),
     ],
 )

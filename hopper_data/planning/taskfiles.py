@@ -154,7 +154,8 @@ def _status(data: Mapping[Any, Any]) -> TaskStatus:
         raise _refuse(f"status {_kind(status)} is not one of {choices}", "status") from None
 
 
-_FEATURE = re.compile(r"(E[0-9]{2}-F[0-9]{2})(?![0-9A-Za-z]).*", re.DOTALL)
+# Behind the key nothing, or words set off from it.
+_FEATURE = re.compile(r"(E[0-9]{2}-F[0-9]{2})([^0-9A-Za-z].*[0-9A-Za-z].*)?")
 
 
 def _check_feature(feature: Any, key: str) -> None:

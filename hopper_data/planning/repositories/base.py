@@ -103,6 +103,17 @@ class PlanningRepository(Repository[M]):
             ids,
         )
 
+    def _lock_tasks_of(self, features: str, numbers: str) -> None:
+        """Lock the tasks of features, which `features` selects by their `numbers`.
+
+        Who deletes a feature deletes them, too, and PostgreSQL would do so in an order of its own.
+        """
+        self._query(
+            f"SELECT id FROM planning_tasks WHERE feature_id IN ({features}) "
+            f"ORDER BY id{self._lock('UPDATE')}",
+            numbers,
+        )
+
     def _query(self, sql: str, *params: Any) -> list[Any]:
         return list(self.database.execute_sql(sql, params).fetchall())
 

@@ -55,9 +55,9 @@ class EpicRepository(KeyedRepository[Epic]):
         epics, ids = self._rowset(Epic.id, (key["id"] for key in keys))
         with self.database.atomic():
             # Those who write tasks lock features, lowest number first; so must who deletes them.
-            self._query(
-                f"SELECT id FROM planning_features WHERE epic_id IN (SELECT v.id FROM {epics}) "
-                f"ORDER BY id{self._lock('UPDATE')}",
-                ids,
+            features = (
+                f"SELECT id FROM planning_features WHERE epic_id IN (SELECT v.id FROM {epics})"
             )
+            self._query(f"{features} ORDER BY id{self._lock('UPDATE')}", ids)
+            self._lock_tasks_of(features, ids)
             return super()._delete(keys)

@@ -117,6 +117,8 @@ class FeatureRepository(KeyedRepository[Feature]):
     def _delete(self, keys: list[dict[str, Any]]) -> int:
         with self.database.atomic():
             self._lock_rows(keys, "UPDATE")
+            rows, ids = self._rowset(Feature.id, (key["id"] for key in keys))
+            self._lock_tasks_of(f"SELECT v.id FROM {rows}", ids)
             return super()._delete(keys)
 
 
