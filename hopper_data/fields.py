@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from uuid import UUID
@@ -20,7 +20,7 @@ from uuid import UUID
 import peewee
 from peewee import SQL, Node
 
-from hopper_data.errors import ValidationError
+from hopper_data.errors import DatabaseError, ValidationError
 from hopper_data.errors import shorten as shorten
 
 __all__ = [
@@ -48,6 +48,18 @@ _INT32 = 2**31
 def utcnow() -> datetime:
     """The present moment, aware and in UTC."""
     return datetime.now(UTC)
+
+
+TICK = timedelta(microseconds=1)
+"""The least by which one moment is after another."""
+
+
+def moved_on(given: datetime, before: datetime) -> datetime:
+    """`given` where it is after `before`; else the present moment, which is after it at any rate.
+
+    So `updated_at` changes with every update, and never goes back.
+    """
+    return given if given > before else max(utcnow(), before + TICK)
 
 
 if TYPE_CHECKING:
@@ -668,7 +680,16 @@ class JSONField(CheckedField[Any], peewee.JSONField):
         return dump_json(self.normalize(value))
 
     def python_value(self, value: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, str | bytes):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass  # not in the chain of the error below, since it carries the whole text
+        raise DatabaseError(
+            f"{self.model.__name__} {public_name(self)} of a stored row is not JSON: "
+            f"{shown_value(self, value)}; another program has written it"
+        )
 
     def to_value(self, value: Any) -> Any:
         return value if isinstance(value, Node) else self.db_value(value)

@@ -499,15 +499,18 @@ def _signature(keys: Sequence[OrderKey]) -> str:
     return ",".join(f"{'-' if key.descending else ''}{public_name(key.field)}" for key in keys)
 
 
-def make_cursor(keys: Sequence[OrderKey], row: BaseModel) -> str:
-    """The opaque place of `row` in an order."""
-    payload = json.dumps([_signature(keys), [key.encode(row) for key in keys]])
+def make_cursor(keys: Sequence[OrderKey], row: BaseModel, scope: str = "") -> str:
+    """The opaque place of `row` in an order; in some rows alone, where `scope` says in which."""
+    whole = [scope] if scope else []
+    payload = json.dumps([_signature(keys), [key.encode(row) for key in keys], *whole])
     return base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
 
 
-def after_cursor(keys: Sequence[OrderKey], cursor: Any, name: str = "after") -> Node:
+def after_cursor(
+    keys: Sequence[OrderKey], cursor: Any, name: str = "after", scope: str = ""
+) -> Node:
     """The condition for the rows behind a cursor, which callers call `name`."""
-    values = _read_cursor(keys, cursor, name)
+    values = _read_cursor(keys, cursor, name, scope)
     if _is_row_value(keys):
         operator = OP.LT if keys[0].descending else OP.GT
         return Expression(
@@ -562,13 +565,15 @@ def _same(key: OrderKey, value: Node | None) -> Any:
     return Expression(key.expression, OP.EQ, value)
 
 
-def _read_cursor(keys: Sequence[OrderKey], cursor: Any, name: str) -> list[Node | None]:
+def _read_cursor(
+    keys: Sequence[OrderKey], cursor: Any, name: str, scope: str = ""
+) -> list[Node | None]:
     problem = ValidationError(
         f"{name} {shorten(cursor)} is not a cursor; give the `next` of a page", name
     )
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        signature, values = json.loads(base64.urlsafe_b64decode(padded))
+        signature, values, *scopes = json.loads(base64.urlsafe_b64decode(padded))
     except (TypeError, ValueError, RecursionError):
         raise problem from None
     if not isinstance(signature, str) or not isinstance(values, list):
@@ -581,6 +586,8 @@ def _read_cursor(keys: Sequence[OrderKey], cursor: Any, name: str) -> list[Node 
         )
     if len(values) != len(keys):
         raise problem
+    if scopes != ([scope] if scope else []):
+        raise ValidationError(f"{name} is a cursor of other rows; begin without one", name)
     try:
         return [key.decode(value) for key, value in zip(keys, values, strict=True)]
     except (TypeError, ValueError, OverflowError, ValidationError):

@@ -272,3 +272,21 @@ def test_no_command_shows_a_config(
         assert result.exit_code == 0, result.output
         assert SECRET not in result.output
     assert SECRET not in printed.text
+
+
+def test_a_config_that_is_no_json_is_in_no_error(session: Session) -> None:
+    if session.database.dialect == "postgresql":
+        return  # its columns hold nothing else
+    user = UserRepository(session).create(email="ada@example.com", subject_id="ada")
+    configs = MCPConfigRepository(session)
+    made = configs.create(user_id=user.id, name="files", config=CONFIG)
+    session.execute("UPDATE faceplate_mcp_configs SET config = ?", (f'{{"key": "{SECRET}',))
+    for read in (lambda: configs.get(made.id), lambda: list(configs.iterate())):
+        with pytest.raises(
+            DatabaseError, match=r"MCPConfig config .* is not JSON: \(hidden\)"
+        ) as e:
+            read()
+        told: BaseException | None = e.value
+        while told is not None:
+            assert SECRET not in repr(told) + repr(vars(told))
+            told = told.__cause__ or told.__context__

@@ -119,16 +119,17 @@ def _moment(field: Any) -> Reader:
 
 def _document(field: Any) -> Reader:
     decoder: Any = json.JSONDecoder()
-    scan, loads = decoder.scan_once, json.loads
+    scan = decoder.scan_once
 
     def read(value: Any) -> Any:
-        if type(value) is not str:
-            return field.python_value(value)
-        try:
-            document, end = scan(value, 0)
-        except StopIteration:
-            return loads(value)  # white space first, or an error to be put into words
-        return document if end == len(value) else loads(value)
+        if type(value) is str:
+            try:
+                document, end = scan(value, 0)
+            except (StopIteration, ValueError, RecursionError):
+                end = -1  # white space first, or no JSON
+            if end == len(value):
+                return document
+        return field.python_value(value)
 
     return "{value} if {value} is None else {read}({value})", read
 
