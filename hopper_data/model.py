@@ -22,7 +22,7 @@ from peewee import SQL, Entity, Node
 from hopper_data.database import proxy
 from hopper_data.driver_errors import ConstraintViolation
 from hopper_data.errors import InvalidTransition, NotFound, ValidationError, suggest
-from hopper_data.fields import EnumField, JSONField, public_name, utcnow
+from hopper_data.fields import EnumField, JSONField, moved_on, public_name, utcnow
 from hopper_data.violations import explain
 
 __all__ = ["BaseModel", "Rule", "SchemaObject"]
@@ -348,7 +348,11 @@ class BaseModel(peewee.Model, metaclass=ModelMeta):
         with self._explaining():
             return int(super().delete_instance(recursive, delete_nullable))
 
-    def _update_row(self, changes: Mapping[Any, Any]) -> int:
+    def _update_row(self, changes: dict[peewee.Field[Any], Any]) -> int:
+        moved = self._meta.fields.get("updated_at")
+        stored = self._stored() if moved in changes else None
+        if stored is not None:
+            changes[moved] = moved_on(moved.normalize(changes[moved]), stored.updated_at)
         query: Any = type(self).update(changes).where(self._pk_expr())
         for field in guarded_fields(type(self)):
             if field in changes:

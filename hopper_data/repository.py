@@ -15,7 +15,7 @@ from hopper_data.database import Database, using
 from hopper_data.driver_errors import ConstraintViolation, translated
 from hopper_data.errors import DatabaseError, NotFound, ValidationError
 from hopper_data.fastpath import Outline, Statements
-from hopper_data.fields import public_name, shorten, utcnow
+from hopper_data.fields import moved_on, public_name, shorten, utcnow
 from hopper_data.model import (
     BaseModel,
     find_field,
@@ -151,10 +151,10 @@ class Repository(Generic[M]):
         rows = self._listed(question, make, order_by, 0, limit + 1)
         return self._page(keys, rows, limit)
 
-    def _page(self, keys: list[OrderKey], rows: list[M], limit: int) -> Page[M]:
+    def _page(self, keys: list[OrderKey], rows: list[M], limit: int, scope: str = "") -> Page[M]:
         more = len(rows) > limit
         items = rows[:limit]
-        return Page(items, make_cursor(keys, items[-1]) if more and items else None)
+        return Page(items, make_cursor(keys, items[-1], scope) if more and items else None)
 
     def iterate(
         self, filters: Filters | None = None, order_by: str | Sequence[str] | None = None
@@ -195,13 +195,14 @@ class Repository(Generic[M]):
     def update(self, id: Any, /, **fields: Any) -> M | None:
         """Set some fields of a row and return it as it is then; None when there is no such row.
 
-        `updated_at` moves on. The key and `created_at` never change.
+        `updated_at` moves on: to the time that is given, where it is after the stored one, else to
+        now. The key and `created_at` never change.
         """
         key = self._key(id)
         changes = self._changes(fields)
         if not changes:
             return self.get(id)
-        changes = self._stamp(changes)
+        self._stamp([(key, changes)])
         with self._explaining([{**key, **changes}]):
             rows = self._update(key, changes)
         if not rows:
@@ -271,6 +272,9 @@ class Repository(Generic[M]):
             for field in self.model._meta.sorted_fields
             if not (field.auto_increment and row.get(field.name) is None)
         ]
+        if "updated_at" in given:
+            for *_, before in self._locked(fields["updated_at"], [row], target):
+                row = {**row, "updated_at": moved_on(row["updated_at"], before)}
         kept = {field.name for field in (*target, *self.model._meta.get_primary_keys())}
         kept.add("created_at")
         updated = [fields[name] for name in row if name in given - kept]
@@ -310,13 +314,14 @@ class Repository(Generic[M]):
     def bulk_update(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Set fields of many rows, all or none; each dict has the key and what is to change.
 
-        The number of rows that were there.
+        The number of rows that were there. `updated_at` moves on as in `update()`.
         """
         changes = self._bulk_changes(as_rows(rows))
         if not changes:
             return 0
         rows = [{**key, **change} for key, change in changes]
         with self._explaining(rows), self.database.atomic():
+            self._stamp(changes)
             self._check_transitions(changes)
             return self._bulk_update(changes)
 
@@ -549,16 +554,23 @@ class Repository(Generic[M]):
                 raise ValidationError(f"{self.model.__name__} {shown} never changes", shown)
         return changes
 
-    def _stamp(self, changes: dict[str, Any]) -> dict[str, Any]:
-        if "updated_at" in self.model._meta.fields:
-            changes.setdefault("updated_at", utcnow())
-        return changes
+    def _stamp(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Let `updated_at` of some rows move on, to the time that is given where there is one."""
+        if "updated_at" not in self.model._meta.fields:
+            return
+        field, now = self._field("updated_at"), utcnow()
+        given = [key for key, change in changes if field.name in change]
+        locked = self._locked(field, given) if given else []
+        stored = {tuple(key): moment for *key, moment in locked}
+        for key, change in changes:
+            moment = change.setdefault(field.name, now)
+            if tuple(key.values()) in stored:
+                change[field.name] = moved_on(moment, stored[tuple(key.values())])
 
     def _bulk_changes(
         self, rows: list[Mapping[str, Any]]
     ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         keys = self.model._meta.get_primary_keys()
-        now = utcnow()
         seen: set[tuple[Any, ...]] = set()
         result = []
         for number, row in enumerate(rows):
@@ -572,8 +584,6 @@ class Repository(Generic[M]):
             seen.add(tuple(key.values()))
             changes = self._changes(named)
             if changes:
-                if "updated_at" in self.model._meta.fields:
-                    changes.setdefault("updated_at", now)
                 result.append((key, changes))
         return result
 
@@ -592,16 +602,22 @@ class Repository(Generic[M]):
                 if old not in field.sources(new):
                     raise refuse_transition(field, old, new)
 
-    def _locked(self, field: Any, keys: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-        """The keys and the values of one field of some rows, which nobody changes meanwhile."""
-        fields = self.model._meta.get_primary_keys()
+    def _locked(
+        self, field: Any, keys: list[dict[str, Any]], by: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """The keys and the values of one field of some rows, which nobody changes meanwhile.
+
+        The keys are values of the primary key, or of the fields `by`.
+        """
+        fields = by or self.model._meta.get_primary_keys()
         lock = "" if self.database.dialect == "sqlite" else " FOR UPDATE"
         sql = (
             f"SELECT {rowsets.columns([*fields, field])} "
             f"FROM {rowsets.table_name(self.model, self.database)} "
             f"WHERE ({rowsets.columns(fields)}) IN "
             f"(SELECT {rowsets.columns(fields, 'v.')} FROM {rowsets.rowset(self.database, fields)})"
-            f"{lock}"
+            # In one order for all, so that no two writers wait for each other.
+            f" ORDER BY {rowsets.columns(fields)}{lock}"
         )
         found: list[tuple[Any, ...]] = []
         for chunk in rowsets.chunks(keys):

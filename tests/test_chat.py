@@ -368,6 +368,45 @@ def test_a_refused_message_moves_nothing(session: Session) -> None:
     assert messages.get_all() == [taken]
 
 
+def test_however_a_message_is_written_its_conversation_is_as_new(session: Session) -> None:
+    one, two = add_conversation(session), add_conversation(session)
+    messages, conversations = MessageRepository(session), ConversationRepository(session)
+
+    def activity() -> list[datetime]:
+        return [conversations.get_or_raise(chat.id).updated_at for chat in (one, two)]
+
+    row: dict[str, Any] = {"role": "user", "content": "hello"}
+    made = messages.create(conversation_id=one.id, **row)
+    assert activity() == [made.created_at, two.updated_at]
+    old = messages.create(conversation_id=one.id, created_at=OLD, **row)
+    assert old.created_at == OLD
+    assert activity() == [made.created_at, two.updated_at]
+    later = [made.created_at + timedelta(days=n) for n in (3, 1, 2)]
+    messages.bulk_create(
+        {"conversation_id": chat.id, "created_at": moment, **row}
+        for chat, moment in zip((one, one, two), later, strict=True)
+    )
+    assert activity() == [later[0], later[2]]
+    put = messages.upsert(
+        conversation_id=two.id, created_at=later[2] + timedelta(days=9), id=uuid4(), **row
+    )
+    assert activity() == [later[0], put.created_at]
+    with pytest.raises(IntegrityError, match="is already taken"):
+        messages.create(id=put.id, conversation_id=one.id, **row)
+    with pytest.raises(IntegrityError, match="names a Conversation that does not exist"):
+        messages.create(conversation_id=uuid4(), **row)
+    assert activity() == [later[0], put.created_at]
+    listed = conversations.list_for_user(one.user_id)
+    assert [chat.id for chat in listed] == [two.id, one.id]
+
+
+def test_who_is_missing_is_named_as_the_caller_named_it(session: Session) -> None:
+    ghost = uuid4()
+    with pytest.raises(IntegrityError) as caught:
+        ConversationRepository(session).create(user_id=ghost)
+    assert str(caught.value) == (f"Conversation user_id '{ghost}' names a User that does not exist")
+
+
 def test_several_messages_keep_their_order(session: Session) -> None:
     chat = add_conversation(session)
     messages = MessageRepository(session)
@@ -482,6 +521,20 @@ def test_history_refuses_what_is_no_cursor(session: Session) -> None:
         assert raised.value.field == "before"
     with pytest.raises(ValidationError, match="limit is -1"):
         messages.history(chat.id, -1)
+
+
+def test_a_cursor_is_for_the_conversation_that_it_comes_from(session: Session) -> None:
+    one, two = add_conversation(session), add_conversation(session)
+    messages = MessageRepository(session)
+    for chat in (one, two):
+        messages.append_many(chat.id, [{"role": "user", "content": str(n)} for n in range(3)])
+    cursor = messages.history(one.id, 1).next
+    assert contents(messages.history(str(one.id), 1, cursor)) == ["1"]
+    with pytest.raises(ValidationError, match="before is a cursor of other rows") as raised:
+        messages.history(two.id, 1, cursor)
+    assert raised.value.field == "before"
+    with pytest.raises(ValidationError, match="after is a cursor of other rows"):
+        messages.page({}, 1, cursor, "-created_at,-id")
 
 
 def test_history_has_no_gap_and_no_repeat_at_equal_times(session: Session) -> None:

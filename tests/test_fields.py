@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -233,6 +234,38 @@ def test_every_way_to_update_moves_updated_at(tasks: TaskRepository) -> None:
     assert loaded.updated_at == seen[-1]
     Task.update(owner="bob").where(Task.id == "t").execute(tasks.database)
     moved()
+
+
+def test_a_time_that_is_given_stands_only_where_it_is_later(tasks: TaskRepository) -> None:
+    made = tasks.create(id="t", title="t")
+    earlier, later = made.updated_at - timedelta(days=1), made.updated_at + timedelta(days=1)
+
+    def save(updated_at: datetime) -> None:
+        task = tasks.get_or_raise("t")
+        task.updated_at = updated_at
+        assert task.save() == 1
+        assert task.updated_at == tasks.get_or_raise("t").updated_at
+
+    ways: list[Callable[[datetime], object]] = [
+        lambda moment: tasks.update("t", updated_at=moment),
+        lambda moment: tasks.bulk_update([{"id": "t", "updated_at": moment}]),
+        lambda moment: tasks.upsert(id="t", title="t", updated_at=moment),
+        save,
+    ]
+    for write in ways:
+        for moment in (earlier, tasks.get_or_raise("t").updated_at):
+            before = tasks.get_or_raise("t").updated_at
+            write(moment)
+            assert before < tasks.get_or_raise("t").updated_at
+        later += timedelta(days=1)
+        write(later)
+        assert tasks.get_or_raise("t").updated_at == later
+
+
+def test_a_new_row_may_have_been_changed_long_ago(tasks: TaskRepository) -> None:
+    assert tasks.create(title="t", updated_at=MOMENT).updated_at == MOMENT
+    assert tasks.upsert(id="u", title="u", updated_at=MOMENT).updated_at == MOMENT
+    assert tasks.update("none", updated_at=MOMENT) is None
 
 
 @each("value", [MOMENT, "2020-01-01T00:00:00Z", None])
@@ -872,3 +905,22 @@ def test_a_missing_row_behind_a_reference_is_an_error_of_ours(session: Session) 
     with pytest.raises(DatabaseError, match="'ghost' names a Task"):
         decisions.create(task_id="ghost")
     assert decisions.count() == 0
+
+
+@each("text", ["{'tags': 1}", '["a"', "", "a", "[1] [2]", "[" * 100_000])
+def test_text_of_another_program_that_is_no_json_is_an_error_of_ours(
+    tasks: TaskRepository, text: str
+) -> None:
+    if tasks.database.dialect == "postgresql":
+        return  # its columns hold nothing else
+    tasks.create(id="t", title="t")
+    tasks.session.execute("UPDATE tasks SET feedback = ? WHERE id = 't'", (text,))
+    for read in (lambda: tasks.get("t"), tasks.get_all, lambda: list(tasks.iterate())):
+        with pytest.raises(DatabaseError, match="Task feedback of a stored row is not JSON") as e:
+            read()
+        assert len(str(e.value)) < 200
+        assert e.value.__context__ is None
+    with pytest.raises(DatabaseError, match="is not JSON"):
+        Task.get_by_id("t")
+    tasks.update("t", feedback={"fine": True})
+    assert tasks.get_or_raise("t").feedback == {"fine": True}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +19,7 @@ from hopper_data import (
     InvalidTransition,
     NotFound,
     ValidationError,
+    create_database,
     run_in_transaction,
 )
 from hopper_data.database import Database
@@ -253,6 +256,36 @@ def test_the_history_goes_forward_though_the_clock_goes_back(plan: Plan) -> None
     moved = plan.walk(task, "in_progress", "ready_for_review")
     assert moved.updated_at == ahead + timedelta(microseconds=2)
     assert plan.statuses(task) == ["todo", "in_progress", "ready_for_review"]
+
+
+def test_a_time_that_is_given_never_sets_a_row_back(plan: Plan) -> None:
+    task = plan.task(plan.feature())
+    feature = plan.features.get_or_raise(task.feature_id)
+    past = datetime.now(UTC) - timedelta(days=1)
+    writes: list[tuple[Any, Any, Callable[[], object]]] = [
+        (plan.tasks, task, lambda: plan.tasks.update(task.id, updated_at=past)),
+        (plan.tasks, task, lambda: plan.tasks.update(task.id, updated_at=past, status="blocked")),
+        (
+            plan.tasks,
+            task,
+            lambda: plan.tasks.bulk_update([{"id": task.id, "updated_at": past, "status": "todo"}]),
+        ),
+        (
+            plan.tasks,
+            task,
+            lambda: plan.tasks.upsert(**plan.row(feature, 1), updated_at=past),
+        ),
+        (plan.features, feature, lambda: plan.features.update(feature.id, updated_at=past)),
+        (
+            plan.epics,
+            plan.epics.get_or_raise(feature.epic_id),
+            lambda: plan.epics.upsert(key="E04", title="x", updated_at=past),
+        ),
+    ]
+    for rows, row, write in writes:
+        before = rows.get_or_raise(row.id).updated_at
+        write()
+        assert rows.get_or_raise(row.id).updated_at > before
 
 
 # -- creating -------------------------------------------------------------------------------------
@@ -529,7 +562,7 @@ def test_writes_need_few_statements_however_many_tasks(database: Database) -> No
                 plan.tasks.bulk_update(steps)
             with statements(2):
                 plan.tasks.bulk_update([{"id": task.id, "title": "x"} for task in tasks])
-            with statements(3):
+            with statements(3 + (count > 1)):
                 plan.tasks.bulk_delete([task.id for task in tasks])
         with statements(4):
             task = plan.task(features[0], 1)
@@ -549,9 +582,9 @@ def test_writes_need_few_statements_however_many_tasks(database: Database) -> No
             plan.tasks.delete(task.id)
         with statements(3):
             plan.features.update_progress(features[0].id)
-        with statements(2):
+        with statements(3):
             plan.features.delete(features[0].id)
-        with statements(2):
+        with statements(3):
             plan.epics.delete(epic.id)
         with statements(1):
             epic = plan.epic(2)
@@ -701,3 +734,66 @@ def test_writers_of_several_features_do_not_wait_for_each_other_in_a_circle(
 
     with open_session(database) as session:
         recount(session)
+
+
+def waiting(database: Database, count: int) -> None:
+    """Wait until so many transactions of this database wait for another one's lock."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open_session(database) as session:
+            ((found,),) = session.execute(
+                "SELECT COUNT(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        if found == count:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+def delete_feature(plan: Plan, tasks: list[Task]) -> None:
+    plan.features.delete(tasks[0].feature_id)
+
+
+def delete_epic(plan: Plan, tasks: list[Task]) -> None:
+    plan.epics.delete(plan.features.get_or_raise(tasks[0].feature_id).epic_id)
+
+
+def delete_tasks(plan: Plan, tasks: list[Task]) -> None:
+    plan.tasks.bulk_delete([task.id for task in tasks])
+
+
+@pytest.mark.parametrize("delete", [delete_feature, delete_epic, delete_tasks])
+def test_who_deletes_tasks_and_who_changes_them_do_not_wait_for_each_other(
+    make_url: Callable[..., str], delete: Callable[[Plan, list[Task]], None]
+) -> None:
+    url = make_url("postgresql")
+    database, watcher = create_database(url), create_database(url)
+    with open_session(database) as session:
+        plan = Plan(session)
+        tasks = plan.many(plan.feature(), 2)
+    with open_session(database) as session:
+        # From now on the first task comes last in the table and in its indexes.
+        Plan(session).tasks.update(tasks[0].id, priority=9)
+
+    def rename() -> None:
+        with open_session(database) as session:
+            Plan(session).tasks.bulk_update([{"id": task.id, "title": "x"} for task in tasks])
+
+    def remove() -> None:
+        with open_session(database) as session:
+            delete(Plan(session), tasks)
+
+    with ThreadPoolExecutor(2) as pool:
+        with open_session(database) as session:
+            Plan(session).tasks.update(tasks[1].id, title="held")
+            removed = pool.submit(remove)
+            waiting(watcher, 1)
+            renamed = pool.submit(rename)
+            waiting(watcher, 2)
+        removed.result(60)
+        renamed.result(60)
+    with open_session(database) as session:
+        assert Plan(session).tasks.count() == 0
+    for item in (database, watcher):
+        item.close_pool()

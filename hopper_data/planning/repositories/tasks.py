@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from peewee import SQL
 
 from hopper_data import rowsets
 from hopper_data.errors import DatabaseError, ValidationError
-from hopper_data.fields import check_integer, utcnow
+from hopper_data.fields import check_integer, moved_on, utcnow
 from hopper_data.model import normalize_row, refuse_transition
 from hopper_data.planning import progress
 from hopper_data.planning.keys import feature_key_of
@@ -35,7 +35,6 @@ __all__ = ["TaskRepository"]
 
 _BEST_FIRST = "priority,-created_at,-id"
 _QUEUE = "priority,created_at"
-_TICK = timedelta(microseconds=1)
 # A change of one of these says something about history, time stamps, progress or keys.
 _TELLING = {"status", "feature", "key", "blocked_reason", *STATUS_STAMPS.values()}
 
@@ -189,6 +188,12 @@ class TaskRepository(KeyedRepository[Task]):
         self._check_paths([changes])
         return changes
 
+    def _stamp(self, changes: list[tuple[Row, Row]]) -> None:
+        if any("updated_at" in change for _, change in changes):
+            # Before the tasks, as ever.
+            self._lock_features(_new_features(changes), (key for key, _ in changes))
+        super()._stamp(changes)
+
     def _check_transitions(self, changes: list[tuple[Row, Row]]) -> None:
         """Nothing: `_bulk_update` does it, when it has locked the rows."""
 
@@ -211,6 +216,8 @@ class TaskRepository(KeyedRepository[Task]):
     def _delete(self, keys: list[Row]) -> int:
         with self.database.atomic():
             parents = self._lock_features((), keys)
+            if len(keys) > 1:
+                self._lock_rows(keys, "UPDATE")
             count = super()._delete(keys)
             progress.recompute(self.database, parents)
         return count
@@ -252,9 +259,7 @@ class TaskRepository(KeyedRepository[Task]):
         said = said or {}
         with self.database.atomic():
             keys = [key for key, _ in changes]
-            parents = self._lock_features(
-                [change["feature"] for _, change in changes if "feature" in change], keys
-            )
+            parents = self._lock_features(_new_features(changes), keys)
             stored = self._lock_tasks(keys, parents)
             wanted = [(stored[key["id"]], change) for key, change in changes if key["id"] in stored]
             now = utcnow()
@@ -367,6 +372,10 @@ _READY = {
 }
 
 
+def _new_features(changes: list[tuple[Row, Row]]) -> list[int]:
+    return [change["feature"] for _, change in changes if "feature" in change]
+
+
 def _begin(row: Row) -> None:
     """Put the time stamp of a new task's status into its row."""
     stamp = STATUS_STAMPS.get(row["status"])
@@ -379,7 +388,7 @@ def _step(old: Row, change: Row, now: datetime, notes: str | None, *, must_move:
     """A task as it shall be, with what follows from a change of its status."""
     new = {**old, **change}
     # Later than the step before, also where the clock has gone back.
-    new["updated_at"] = max(change.get("updated_at") or now, old["updated_at"] + _TICK)
+    new["updated_at"] = moved_on(change.get("updated_at") or now, old["updated_at"])
     for stamp in STATUS_STAMPS.values():
         if old[stamp] is not None and new[stamp] is None:
             raise ValidationError(f"Task {stamp} is never cleared", stamp)
