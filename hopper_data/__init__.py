@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     )
     from hopper_data.migrations import get_schema_version, run_migrations
     from hopper_data.routing.waiting import async_wait_for_tasks, wait_for_tasks
+    from hopper_data.routing.worker import GiveBack, Worker
 
 __version__ = "0.1.0"
 
@@ -96,6 +97,7 @@ __all__ = [
     "ExecutorType",
     "ExternalMapping",
     "ExternalMappingRepository",
+    "GiveBack",
     "HopperInstance",
     "HopperInstanceRepository",
     "InstanceScope",
@@ -130,6 +132,7 @@ __all__ = [
     "TaskStatus",
     "ValidationError",
     "Velocity",
+    "Worker",
     "analyze_database_statistics",
     "async_wait_for_tasks",
     "backup_database",
@@ -157,7 +160,9 @@ __all__ = [
 
 _LATER = {
     "AsyncSession": "aio",
+    "GiveBack": "routing.worker",
     "IntegrityReport": "backup",
+    "Worker": "routing.worker",
     "analyze_database_statistics": "maintenance",
     "backup_database": "backup",
     "check_database_health": "maintenance",

@@ -41,7 +41,7 @@ from hopper_data.routing.readiness import (
 from hopper_data.routing.schema import WAKING_CHANNEL
 from hopper_data.session import Session
 
-__all__ = ["async_wait_for_tasks", "wait_for_tasks", "wait_in_session"]
+__all__ = ["async_wait_for_tasks", "wait_for_tasks", "wait_in_session", "waiting_for"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def wait_for_tasks(
     deadline = time.monotonic() + timeout_s
     if _look_outside(target, selection):
         return True
-    with _waiting(target, selection, None) as answer:
+    with waiting_for(target, selection, None) as answer:
         return _result(answer, deadline - time.monotonic())
 
 
@@ -90,7 +90,7 @@ async def async_wait_for_tasks(
     deadline = time.monotonic() + timeout_s
     if await asyncio.to_thread(_look_outside, target, selection):
         return True
-    with _waiting(target, selection, None) as answer:
+    with waiting_for(target, selection, None) as answer:
         return await _async_result(answer, deadline - time.monotonic())
 
 
@@ -110,7 +110,7 @@ def wait_in_session(
     if getattr(database, "in_memory", False):
         # The session has the only connection, so nothing but the time can change.
         return _wait_alone(session, selection, deadline, delay_s, clock)
-    with session.suspended(), _waiting(database, selection, clock) as answer:
+    with session.suspended(), waiting_for(database, selection, clock) as answer:
         left_s = deadline - time.monotonic()
         if is_asynchronous(database):
             return _await(_async_result(answer, left_s))
@@ -232,7 +232,7 @@ class _Waiter:
 
 
 @contextmanager
-def _waiting(
+def waiting_for(
     database: Database, selection: Selection, clock: Clock | None
 ) -> Iterator[Future[bool]]:
     """The answer that a waiter will be given, for as long as it waits."""

@@ -97,7 +97,7 @@ class QueueRepository(AcyclicRepository[Task]):
         check_count(limit, "limit")
         selection = Selection.of(projects, capabilities, tags)
         lease_s = seconds(lease, "lease", minimum=_SHORTEST_LEASE_S)
-        who = _owner(owner)
+        who = check_owner(owner)
         if limit == 0:
             return []
         dialect = self.database.dialect
@@ -351,7 +351,7 @@ class _Events(Repository[TaskEvent]):
     model = TaskEvent
 
 
-def _owner(owner: Any) -> str:
+def check_owner(owner: Any) -> str:
     if not isinstance(owner, str) or not owner.strip():
         raise ValidationError(f"owner is {shorten(owner)}; it must name the worker", "owner")
     return str(Task.owner.normalize(owner))
