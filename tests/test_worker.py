@@ -448,6 +448,7 @@ def test_a_worker_outlives_a_restart_of_the_server(run: Run) -> None:
         run_migrations(database=database)
         add(database, "before", "during")
         seen: list[str] = []
+        restarted = threading.Event()
 
         def handle(task: Task) -> None:
             seen.append(task.title)
@@ -455,10 +456,11 @@ def test_a_worker_outlives_a_restart_of_the_server(run: Run) -> None:
                 server.stop("immediate")
                 time.sleep(0.3)
                 server.start()
+                restarted.set()
 
         worker = Worker("a", lease=LONG_S, heartbeat=0.1, database=database)
         with working(worker, run, handle):
-            until(lambda: len(seen) == 2)
+            assert restarted.wait(LONG_S)
             until(lambda: stored(database)["during"].status == "completed")
             add(database, "after")
             until(lambda: stored(database)["after"].status == "completed")

@@ -352,6 +352,7 @@ class _Events(Repository[TaskEvent]):
 
 
 def check_owner(owner: Any) -> str:
+    """The name of a worker, or a `ValidationError`."""
     if not isinstance(owner, str) or not owner.strip():
         raise ValidationError(f"owner is {shorten(owner)}; it must name the worker", "owner")
     return str(Task.owner.normalize(owner))
