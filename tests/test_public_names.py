@@ -11,7 +11,7 @@ from hopper_data import chat, planning
 
 CORE = """
 AsyncSession DatabaseConfig DatabaseError DatabaseNotFound DatabaseUnavailable IntegrityError
-IntegrityReport InvalidTransition LeaseLost NotFound Page PoolTimeout Repository
+GiveBack IntegrityReport InvalidTransition LeaseLost NotFound Page PoolTimeout Repository Worker
 SchemaVersionMismatch Session SessionFactory ValidationError analyze_database_statistics
 async_wait_for_tasks wait_for_tasks backup_database build_database_url check_database_health
 check_integrity check_schema connect create_database dump_schema get_async_session
