@@ -38,9 +38,9 @@ CREATE INDEX idx_task_events_task_id ON task_events (task_id, id)
 --
 CREATE INDEX idx_task_events_at ON task_events (at, to_status)
 --
-CREATE INDEX idx_tasks_claim ON tasks (status, ((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), id) WHERE status = 'pending'
+CREATE INDEX idx_tasks_claim ON tasks (((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2 WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), id) WHERE (status = 'pending') IS TRUE
 --
-CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE status = 'pending' AND run_after IS NOT NULL
+CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE run_after IS NOT NULL
 --
 CREATE INDEX idx_tasks_lease ON tasks (lease_expires_at) WHERE lease_token IS NOT NULL
 --
@@ -99,10 +99,10 @@ $function$
 CREATE FUNCTION hopper_wake_dependents() RETURNS TRIGGER
 LANGUAGE plpgsql AS $function$
 BEGIN
-    IF EXISTS (
-        SELECT 1 FROM tasks
-        WHERE depends_on @> jsonb_build_array(NEW.id) AND status = 'pending'
-    ) THEN
+    IF (
+        SELECT count(*) FROM tasks
+        WHERE depends_on @> jsonb_build_array(NEW.id) AND (status = 'pending') IS TRUE
+    ) > 0 THEN
         PERFORM pg_notify('hopper_tasks', '');
     END IF;
     RETURN NULL;
@@ -156,9 +156,9 @@ CREATE INDEX idx_task_events_task_id ON task_events (task_id, id)
 --
 CREATE INDEX idx_task_events_at ON task_events (at, to_status)
 --
-CREATE INDEX idx_tasks_claim ON tasks (status, (date(created_at, CASE priority WHEN 'low' THEN '-0 days' WHEN 'medium' THEN '-1 days' WHEN 'high' THEN '-2 days' WHEN 'urgent' THEN '-3 days' END) || substr(created_at, 11)), id) WHERE status = 'pending'
+CREATE INDEX idx_tasks_claim ON tasks ((date(created_at, CASE priority WHEN 'low' THEN '-0 days' WHEN 'medium' THEN '-1 days' WHEN 'high' THEN '-2 days' WHEN 'urgent' THEN '-3 days' END) || substr(created_at, 11)), id) WHERE (status = 'pending') IS TRUE
 --
-CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE status = 'pending' AND run_after IS NOT NULL
+CREATE INDEX idx_tasks_run_after ON tasks (run_after) WHERE run_after IS NOT NULL
 --
 CREATE INDEX idx_tasks_lease ON tasks (lease_expires_at) WHERE lease_token IS NOT NULL
 --

@@ -25,6 +25,7 @@ __all__ = [
     "Readiness",
     "Selection",
     "ask_sql",
+    "candidates_sql",
     "lapsed_sql",
     "moment",
     "moment_sql",
@@ -66,19 +67,32 @@ def dependencies_met_sql(dialect: str, task: str) -> str:
     )
 
 
-def ready_sql(dialect: str, task: str, now: str) -> str:
-    """Whether a task can be begun: pending, its time has come, its dependencies are completed."""
+def ready_sql(dialect: str, task: str, now: str, *, claim: bool = False) -> str:
+    """Whether a task can be begun: pending, its time has come, its dependencies are completed.
+
+    `claim` says it in the words of the index that is in the order of the claim.
+    """
+    pending = f"({task}.status = 'pending') IS TRUE" if claim else f"{task}.status = 'pending'"
     return (
-        f"{task}.status = 'pending' AND ({task}.run_after IS NULL OR {task}.run_after <= {now}) "
+        f"{pending} AND ({task}.run_after IS NULL OR {task}.run_after <= {now}) "
         f"AND {dependencies_met_sql(dialect, task)}"
     )
 
 
+def candidates_sql(dialect: str, index: str) -> str:
+    """The tasks, under the name `task`, for a condition that an index is made for.
+
+    Without statistics SQLite would choose another one; PostgreSQL has its own statistics soon.
+    """
+    return f"tasks AS task INDEXED BY {index}" if dialect == "sqlite" else "tasks AS task"
+
+
 def lapsed_sql(task: str, now: str) -> str:
     """Whether somebody has claimed a task and let the lease expire."""
+    # IS TRUE keeps the planners from an index on the status.
     return (
         f"{task}.lease_token IS NOT NULL AND {task}.lease_expires_at <= {now} "
-        f"AND {task}.status IN ({HELD})"
+        f"AND ({task}.status IN ({HELD})) IS TRUE"
     )
 
 
@@ -219,7 +233,7 @@ _SELECTION_SQL = {
         ),
     },
     "postgresql": {
-        "projects": "{task}.project IN (SELECT jsonb_array_elements_text({wanted}))",
+        "projects": "{task}.project = ANY(ARRAY(SELECT jsonb_array_elements_text({wanted})))",
         "capabilities": "coalesce({task}.required_capabilities, '[]') <@ {wanted}",
         "tags": "{task}.tags @> {wanted}",
     },

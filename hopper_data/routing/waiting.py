@@ -34,6 +34,7 @@ from hopper_data.routing.readiness import (
     Selection,
     Texts,
     ask_sql,
+    candidates_sql,
     lapsed_sql,
     moment,
     ready_sql,
@@ -180,19 +181,21 @@ def _look_sql(dialect: str, given: tuple[bool, ...]) -> str:
     chosen = Selection.shaped(given).sql(dialect, "task", "ask")
     now = "(SELECT now FROM ask)"
 
-    def some(condition: str) -> str:
-        return f"EXISTS (SELECT 1 FROM tasks AS task WHERE {condition}{chosen})"
+    def some(condition: str, index: str) -> str:
+        source = candidates_sql(dialect, index)
+        return f"EXISTS (SELECT 1 FROM {source} WHERE {condition}{chosen})"
 
+    ready = ready_sql(dialect, "task", now, claim=True)
     lapsed = f"{lapsed_sql('task', now)} AND task.attempts < task.max_attempts"
     moments = (
         "SELECT min(run_after) AS moment FROM tasks "
-        f"WHERE status = 'pending' AND run_after > {now} "
+        f"WHERE (status = 'pending') IS TRUE AND run_after > {now} "
         "UNION ALL SELECT min(lease_expires_at) FROM tasks "
         f"WHERE lease_token IS NOT NULL AND lease_expires_at > {now}"
     )
     return (
         f"{ask_sql(dialect, SELECTION_TYPES)} "
-        f"SELECT {some(ready_sql(dialect, 'task', now))} OR {some(lapsed)}, {now}, "
+        f"SELECT {some(ready, 'idx_tasks_claim')} OR {some(lapsed, 'idx_tasks_lease')}, {now}, "
         f"(SELECT min(moment) FROM ({moments}) AS moments)"
     )
 

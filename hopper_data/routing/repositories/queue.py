@@ -29,6 +29,7 @@ from hopper_data.routing.readiness import (
     Selection,
     Texts,
     ask_sql,
+    candidates_sql,
     lapsed_sql,
     moment,
     readiness_sql,
@@ -407,19 +408,23 @@ def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
     lock = "" if dialect == "sqlite" else "FOR UPDATE SKIP LOCKED"
     key = CLAIM_KEY[dialect]
 
-    def candidates(condition: str) -> str:
+    def candidates(condition: str, index: str) -> str:
         return (
-            f"(SELECT task.id, {key} AS place FROM tasks AS task WHERE {condition}{chosen} "
-            f"ORDER BY {key}, task.id LIMIT {limit} {lock})"
+            f"(SELECT task.id, {key} AS place FROM {candidates_sql(dialect, index)} "
+            f"WHERE {condition}{chosen} ORDER BY {key}, task.id LIMIT {limit} {lock})"
         )
 
     lapsed = f"{lapsed_sql('task', _NOW)} AND task.attempts < task.max_attempts"
+    ready = ready_sql(dialect, "task", _NOW, claim=True)
     best = (
-        f"SELECT id FROM (SELECT * FROM {candidates(ready_sql(dialect, 'task', _NOW))} AS ready "
-        f"UNION ALL SELECT * FROM {candidates(lapsed)} AS lapsed) AS candidate "
+        f"SELECT id FROM (SELECT * FROM {candidates(ready, 'idx_tasks_claim')} AS ready "
+        f"UNION ALL SELECT * FROM {candidates(lapsed, 'idx_tasks_lease')} AS lapsed) AS candidate "
         f"ORDER BY place, id LIMIT {limit}"
     )
-    among = f"IN ({best})" if dialect == "sqlite" else f"= ANY(ARRAY({best}))"
+    if dialect == "sqlite":
+        among = f"IN ({best})"
+    else:
+        among = f"= ANY(ARRAY({best})) AND (status = 'pending' OR {lapsed_sql('tasks', _NOW)})"
     ask = ask_sql(dialect, _CLAIM_COLUMNS)
     spent = "" if dialect == "sqlite" else f", spent AS ({_lapse_update(dialect, spent=True)})"
     # A reopened task that has had all its attempts begins anew.
@@ -429,15 +434,15 @@ def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
         f"lease_expires_at = {_later(dialect, '(SELECT lease_s FROM ask)')}, "
         "attempts = CASE WHEN attempts >= max_attempts THEN 1 ELSE attempts + 1 END, "
         "last_error = CASE WHEN attempts < max_attempts THEN last_error END, "
-        f"updated_at = {_NOW} WHERE id {among} "
-        f"AND (status = 'pending' OR {lapsed_sql('tasks', _NOW)}) RETURNING {_COLUMNS}"
+        f"updated_at = {_NOW} WHERE id {among} RETURNING {_COLUMNS}"
     )
 
 
 def _lapse_update(dialect: str, *, spent: bool) -> str:
     lapsed = lapsed_sql("task", _NOW) + (" AND task.attempts >= task.max_attempts" if spent else "")
     lock = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
-    ids = f"SELECT task.id FROM tasks AS task WHERE {lapsed}{lock}"
+    source = candidates_sql(dialect, "idx_tasks_lease")
+    ids = f"SELECT task.id FROM {source} WHERE {lapsed}{lock}"
     among = f"IN ({ids})" if dialect == "sqlite" else f"= ANY(ARRAY({ids}))"
     return (
         "UPDATE tasks SET status = CASE WHEN attempts < max_attempts THEN 'pending' "
