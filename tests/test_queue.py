@@ -23,7 +23,7 @@ from hopper_data import (
     ValidationError,
 )
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+START = datetime(2100, 3, 1, 12, tzinfo=UTC)
 
 
 class Clock:
@@ -606,7 +606,7 @@ def test_every_reason_is_told(tasks: TaskRepository, clock: Clock) -> None:
     )
     assert not ready
     assert reasons == [
-        "it may not begin before 2026-03-01T13:00:00Z",
+        "it may not begin before 2100-03-01T13:00:00Z",
         "it depends on 'first', which is blocked",
         "it depends on 'gone', which does not exist",
         "it names no project; the worker takes those of 'p', 'q'",
@@ -620,7 +620,7 @@ def test_every_reason_is_told(tasks: TaskRepository, clock: Clock) -> None:
     ]
     claim(tasks)
     assert tasks.explain_readiness("b").reasons == [
-        "it is claimed by 'agent-1', whose lease lasts until 2026-03-01T12:05:00Z"
+        "it is claimed by 'agent-1', whose lease lasts until 2100-03-01T12:05:00Z"
     ]
     clock.advance(minutes=5)
     assert tasks.explain_readiness("b").reasons == [
@@ -670,7 +670,7 @@ def test_reasons_and_claims_agree(tasks: TaskRepository, clock: Clock) -> None:
 def test_the_statistics_of_nothing(tasks: TaskRepository) -> None:
     found = tasks.get_queue_statistics()
     assert found == QueueStatistics(START, 0, 0, [], None, 0, 0, 0, 0)
-    assert found.to_dict()["at"] == "2026-03-01T12:00:00Z"
+    assert found.to_dict()["at"] == "2100-03-01T12:00:00Z"
 
 
 def test_the_statistics_of_a_queue(tasks: TaskRepository, clock: Clock) -> None:
@@ -710,6 +710,6 @@ def test_the_statistics_of_a_queue(tasks: TaskRepository, clock: Clock) -> None:
     assert data["depth"][0] == {"project": "p", "priority": "high", "ready": 1, "waiting": 1}
     assert data["oldest_ready"] == {
         "id": "a",
-        "created_at": "2026-03-01T11:58:30Z",
+        "created_at": "2100-03-01T11:58:30Z",
         "age_s": 90.0,
     }

@@ -23,7 +23,7 @@ from hopper_data import LeaseLost, TaskPriority, TaskRepository
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
-START = datetime(2026, 3, 1, tzinfo=UTC)
+START = datetime(2100, 3, 1, tzinfo=UTC)
 RANKS = list(TaskPriority)
 HELD = ("claimed", "in_progress")
 PLACES = st.integers(0, 99)

@@ -36,7 +36,9 @@ POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def _nobody_waits_after_a_test() -> Iterator[None]:
+def _nobody_else_waits() -> Iterator[None]:
+    _registry.stop()
+    until(lambda: _registry.watchers == {})
     yield
     _registry.stop()
 

@@ -388,6 +388,11 @@ def error_text(error: Any) -> str:
 _COLUMNS = rowsets.columns(Task._meta.sorted_fields)
 _TOKEN = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()::text"}
 _NOW = "(SELECT now FROM ask)"
+# It never goes back, whatever the clocks of the machines say.
+_MOVED_ON = {
+    "sqlite": f"max({_NOW}, updated_at)",
+    "postgresql": f"greatest({_NOW}, updated_at + INTERVAL '1 microsecond')",
+}
 _CLAIM_COLUMNS = {"owner": "TEXT", "lease_s": "FLOAT", **SELECTION_TYPES}
 
 
@@ -434,7 +439,7 @@ def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
         f"lease_expires_at = {_later(dialect, '(SELECT lease_s FROM ask)')}, "
         "attempts = CASE WHEN attempts >= max_attempts THEN 1 ELSE attempts + 1 END, "
         "last_error = CASE WHEN attempts < max_attempts THEN last_error END, "
-        f"updated_at = {_NOW} WHERE id {among} RETURNING {_COLUMNS}"
+        f"updated_at = {_MOVED_ON[dialect]} WHERE id {among} RETURNING {_COLUMNS}"
     )
 
 
@@ -449,7 +454,7 @@ def _lapse_update(dialect: str, *, spent: bool) -> str:
         "ELSE 'failed' END, last_error = 'the lease of ' || coalesce(owner, 'nobody') || "
         "' expired in attempt ' || attempts || ' of ' || max_attempts, "
         "owner = CASE WHEN attempts >= max_attempts THEN owner END, "
-        f"run_after = NULL, {_NO_LEASE}, updated_at = {_NOW} WHERE id {among}"
+        f"run_after = NULL, {_NO_LEASE}, updated_at = {_MOVED_ON[dialect]} WHERE id {among}"
     )
 
 
@@ -498,7 +503,7 @@ def _holder_sql(dialect: str, verb: str) -> str:
     columns = {"task_id": "TEXT", "lease_token": "TEXT", **_HOLDER_COLUMNS.get(verb, {})}
     return (
         f"{ask_sql(dialect, columns)} "
-        f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_NOW} "
+        f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_MOVED_ON[dialect]} "
         "WHERE id = (SELECT task_id FROM ask) AND lease_token = (SELECT lease_token FROM ask) "
         f"AND status IN ({HELD}) RETURNING {_COLUMNS}"
     )
