@@ -28,12 +28,15 @@ COMMANDS = {
     "import": ["-"],
     "export": ["out.jsonl"],
     "stats": [],
+    "worker": ["--exec", "true", "--until-empty"],
+    "queue": [],
+    "tail": [],
     "plan": ["tree"],
     "info": [],
     "health": [],
 }
-READING = ["status", "check", "export", "stats", "info", "health"]
-NEEDING_TABLES = ["seed", "import", "export", "stats"]
+READING = ["status", "check", "export", "stats", "queue", "tail", "info", "health"]
+NEEDING_TABLES = ["seed", "import", "export", "stats", "worker", "queue", "tail"]
 
 
 def run(*args: str, **options: Any) -> Result:

@@ -25,6 +25,7 @@ from hopper_data.cli.data import (
 from hopper_data.cli.demo import demo_command
 from hopper_data.cli.options import common_options
 from hopper_data.cli.plan import plan_group
+from hopper_data.cli.queue import queue_command, tail_command, worker_command
 from hopper_data.cli.schema import (
     check_command,
     migrate_command,
@@ -164,6 +165,9 @@ for command in (
     import_command,
     export_command,
     stats_command,
+    worker_command,
+    queue_command,
+    tail_command,
     plan_group,
     info_command,
     health_command,
