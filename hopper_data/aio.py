@@ -181,6 +181,10 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         """The rows of a query of ours, whose values have been checked."""
         return Database.fetch_all(cast("Database", self), sql, params)
 
+    def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
+        """The cursor of a statement of ours."""
+        return Database.send(cast("Database", self), sql, params)
+
     async def aconnect(self) -> Any:
         connection = self._state.conn
         if connection is not None and connection.stale():

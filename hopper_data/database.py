@@ -14,7 +14,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -24,6 +24,7 @@ from uuid import uuid4
 import peewee
 from playhouse.pool import PoolConnection, PooledPostgresqlDatabase, PooledSqliteDatabase
 
+from hopper_data.base_database import POSTGRESQL, SQLITE, Database
 from hopper_data.config import (
     DEFAULT_URL,
     MEMORY,
@@ -40,9 +41,8 @@ from hopper_data.errors import (
     ValidationError,
 )
 from hopper_data.libpq import hung_up, keep_text, libpq_parameters
-from hopper_data.pool import PooledConnections, in_time, watchdog
+from hopper_data.pool import in_time, watchdog
 from hopper_data.statements import LEADING, control_word
-from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,144 +58,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("hopper_data")
-_peewee_logger = logging.getLogger("peewee")
-
-_LONGEST_LOGGED = 5_000
-
-POSTGRESQL = "postgresql"
-SQLITE = "sqlite"
-
 
 # -- databases ------------------------------------------------------------------------------------
-
-
-class Database(PooledConnections):
-    """What the databases of both backends share: settings, logging, errors, transactions.
-
-    `dialect` is "sqlite" or "postgresql". `label` names the database in messages, without a
-    password. `schema_prefix` comes before the names of the schemas that models ask for. Made by
-    `create_database()`.
-    """
-
-    dialect: str
-    schema_prefix = ""
-
-    def _setup(self, config: DatabaseConfig, url: DatabaseURL) -> None:
-        self.config = config
-        self.url = url
-        self.label = str(url)
-        self._guard = threading.local()
-        self._prepare_pool()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.label}>"
-
-    def get_context_options(self) -> dict[str, Any]:
-        # What nodes of ours that are written differently ask `ctx.state` for.
-        options = super().get_context_options()
-        return {**options, "dialect": self.dialect, "schema_prefix": self.schema_prefix}
-
-    def connect(self, reuse_if_open: bool = False) -> bool:
-        with translated(self):
-            return super().connect(reuse_if_open)
-
-    def has_lost_connection(self) -> bool:
-        """Whether the server has ended this thread's connection; asks only this machine."""
-        return False
-
-    def _log_query(self, sql: str, params: Any) -> None:
-        # Never the values: they may be credentials.
-        if _peewee_logger.isEnabledFor(logging.DEBUG):
-            _peewee_logger.debug((sql, f"{len(params or ())} parameters"))
-
-    def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            with translated(self):
-                return self._run_statement(sql, params, **options)
-        except DatabaseUnavailable:
-            if not self.in_transaction():
-                # Peewee took a connection for this statement, and nobody would give it back.
-                self.release()
-            raise
-        finally:
-            self._log_statement(sql, start)
-
-    def _log_statement(self, sql: str, start: float) -> None:
-        elapsed_ms = (time.perf_counter() - start) * 1000
-        if len(sql) > _LONGEST_LOGGED:
-            sql = f"{sql[:_LONGEST_LOGGED]}…"
-        if self.config.echo:
-            logger.info("%s (%.1f ms)", sql, elapsed_ms)
-        if elapsed_ms >= self.config.slow_query_ms:
-            logger.warning("slow query, %.0f ms: %s", elapsed_ms, sql)
-
-    def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
-        return super()._execute_cursor(sql, params, **options)
-
-    def begin(self, *args: Any, **kwargs: Any) -> None:
-        with translated(self):
-            super().begin(*args, **kwargs)
-
-    def commit(self) -> None:
-        with translated(self):
-            super().commit()
-
-    def rollback(self) -> None:
-        # A connection that broke has rolled back already; the error that broke it is the news.
-        try:
-            super().rollback()
-        except (peewee.PeeweeException, DatabaseError):
-            logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
-
-    def savepoint(self) -> Any:
-        return Savepoint(self)
-
-    def begin_read_only(self) -> Any:
-        """Begin a transaction for `read_only()`; what `allow_writes()` must be told after it."""
-        raise NotImplementedError
-
-    def forbid_writes(self) -> Any:
-        """Refuse writes from now on in this transaction; what `allow_writes()` must be told."""
-
-    def allow_writes(self, before: Any) -> None:
-        """Be as it was before `forbid_writes()`, after the transaction or savepoint."""
-
-    def is_missing(self) -> bool:
-        """True for a SQLite file that is not there yet; the first connection makes it."""
-        return False
-
-    def read_only(self) -> AbstractContextManager[Any]:
-        """A transaction that sees one state of the data, blocks no writer and cannot write.
-
-        Inside another transaction it is a savepoint that cannot write.
-        """
-        return ReadOnlySavepoint(self) if self.in_transaction() else ReadOnlyTransaction(self)
-
-    def statement_guard(self) -> AbstractContextManager[Any]:
-        """Undoes one statement of unknown quality when it fails, and nothing else."""
-        return nullcontext()
-
-    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query that writes nothing, straight from the driver where that may be."""
-        with translated(self):
-            rows: list[Any] = self.execute_sql(sql, tuple(params)).fetchall()
-        return rows
-
-    def _is_watched(self) -> bool:
-        """Whether somebody wants to see each statement."""
-        return bool(
-            self.query_hooks or self.config.echo or _peewee_logger.isEnabledFor(logging.DEBUG)
-        )
-
-    def stream(self, sql: str, params: Any) -> Iterator[Any]:
-        """The rows of a query one by one, without holding all of them."""
-        yield from self.execute_sql(sql, params)
-
-    def release(self) -> None:
-        """Give this thread's connection back to the pool, unless a transaction is open on it."""
-        if not self.is_closed() and not self.in_transaction():
-            self.close()
 
 
 class SqliteDatabase(Database, PooledSqliteDatabase):
@@ -306,9 +170,23 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             rows: list[Any] = connection.execute(sql, params).fetchall()
         except sqlite3.Error:
             return super().fetch_all(sql, params)  # which says what is wrong
-        if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
-            self._log_statement(sql, start)
+        self._note_time(sql, start)
         return rows
+
+    def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
+        connection = self._state.conn
+        if connection is None or not connection.in_transaction or self._is_watched():
+            return super().send(sql, params)
+        start = time.perf_counter()
+        try:
+            cursor = connection.execute(sql, params)
+        except sqlite3.Error as error:
+            if looked_too_early(error):
+                return super().send(sql, params)
+            with translated(self):
+                raise
+        self._note_time(sql, start)
+        return cursor
 
     def _transaction_is_gone(self, sql: str) -> bool:
         if self._state.conn.in_transaction or sql.startswith("BEGIN"):
@@ -447,21 +325,42 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if not self._state.transactions:
             return super()._run_statement(sql, params, **options)
         word = control_word(sql)
-        if word:
-            return super()._run_statement(self._close_guard(sql, word), params, **options)
+        number, ahead = (None, self._close_guard(word)) if word else self._next_guard()
+        begin = self._take_begin()
+        try:
+            cursor = super()._run_statement(begin + ahead + sql, params, **options)
+        except peewee.PeeweeException:
+            self._undo_statement(number, begin)
+            raise
+        if number is not None:
+            self._set_guard(number)
+        return cursor
+
+    def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
+        state = self._state
+        if not state.transactions or state.conn is None or self._is_watched():
+            return super().send(sql, params)
+        start = time.perf_counter()
+        number, ahead = self._next_guard()
+        begin = self._take_begin()
+        try:
+            cursor = state.conn.cursor()
+            cursor.execute(begin + ahead + sql, params)
+        except Exception:
+            self._undo_statement(number, begin)
+            with translated(self):
+                raise
+        self._set_guard(number)
+        self._note_time(sql, start)
+        return cursor
+
+    def _next_guard(self) -> tuple[int, str]:
+        """The number of the next guard, and what makes it."""
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
-        number = self._guard_number + 1
-        prefix = f"SAVEPOINT hopper_{number}; "
-        if self._guard_open:
-            prefix = f"RELEASE SAVEPOINT hopper_{self._guard_number}; {prefix}"
-        try:
-            cursor = super()._run_statement(prefix + sql, params, **options)
-        except peewee.PeeweeException:
-            self._undo_statement(number)
-            raise
-        self._set_guard(number)
-        return cursor
+        last = self._guard_number
+        release = f"RELEASE SAVEPOINT hopper_{last}; " if self._guard_open else ""
+        return last + 1, f"{release}SAVEPOINT hopper_{last + 1}; "
 
     def _set_guard(self, number: int, *, is_open: bool = True) -> None:
         self._guard.number, self._guard.open = number, is_open
@@ -483,20 +382,23 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             self._undo_statement(self._guard_number)
             with translated(self):
                 raise
-        if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
-            self._log_statement(sql, start)
+        self._note_time(sql, start)
         return rows
 
-    def _close_guard(self, sql: str, word: str) -> str:
+    def _close_guard(self, word: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
         was_open = self._guard_open
         self._set_guard(self._guard_number, is_open=False)
         encloses = was_open and word in ("SAVEPOINT", "SET")
-        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; {sql}" if encloses else sql
+        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; " if encloses else ""
 
-    def _undo_statement(self, number: int) -> None:
+    def _undo_statement(self, number: int | None, begin: str = "") -> None:
         connection = self._state.conn
-        if connection is None or connection.closed or self.is_connection_usable():
+        if connection is None or connection.closed:
+            return
+        if self._adapter.txn_status(connection) == self._adapter.txn_idle:
+            self._guard.begin = begin  # nothing of it was done
+        if number is None or self.is_connection_usable():
             return  # in the last case the driver did not even send it
         self._set_guard(self._guard_number, is_open=False)
         try:
@@ -511,6 +413,9 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def has_lost_connection(self) -> bool:
         connection = self._state.conn
         return hasattr(connection, "fileno") and hung_up(connection)
+
+    def _has_hung_up(self, conn: Any) -> bool:
+        return hung_up(conn)
 
     # A server may be silent, and libpq has no limit once it is connected.
     def _is_closed(self, conn: Any) -> bool:
@@ -546,11 +451,49 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         """Whether nothing was written since the savepoint was made."""
         return getattr(self._guard, "covers_reads", False)
 
+    # A transaction begins together with its first statement, which saves a round trip.
+
     def begin(self, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs:
+            self._set_guard(0, is_open=False)
+            super().begin(*args, **kwargs)
+        else:
+            self._begin_late("BEGIN")
+
+    def _begin_late(self, statement: str) -> None:
+        self.connection()
+        if self.has_lost_connection():
+            raise DatabaseUnavailable(f"{self.label}: the connection was lost before it was used")
         self._set_guard(0, is_open=False)
-        super().begin(*args, **kwargs)
+        self._guard.begin = f"{statement}; "
+
+    def _take_begin(self) -> str:
+        """The BEGIN that has to travel now, if any."""
+        begin: str = getattr(self._guard, "begin", "")
+        self._guard.begin = ""
+        return begin
+
+    def _begin_now(self) -> None:
+        begin = self._take_begin()
+        if begin:
+            with translated(self):
+                self._state.conn.cursor().execute(begin)
+
+    def connection(self) -> Any:
+        self._begin_now()
+        return super().connection()
+
+    def cursor(self, named_cursor: Any = None) -> Any:
+        self._begin_now()
+        return super().cursor(named_cursor)
+
+    def rollback(self) -> None:
+        if not self._take_begin():
+            super().rollback()
 
     def commit(self) -> None:
+        if self._take_begin():
+            return
         connection = self._state.conn
         if connection is not None and not connection.closed and not self.is_connection_usable():
             # PostgreSQL answers COMMIT with a silent ROLLBACK here.
@@ -587,8 +530,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                     self.execute_sql(f"CLOSE {name}")
 
     def begin_read_only(self) -> None:
-        self._set_guard(0, is_open=False)
-        self.execute_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._begin_late("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     def forbid_writes(self) -> None:
         # It ends with the savepoint.

@@ -26,6 +26,7 @@ __all__ = ["PooledConnections", "in_time", "watchdog"]
 
 T = TypeVar("T")
 _LOOK_AGAIN_S = 1.0
+_FRESH_S = 0.1
 
 
 class PooledConnections(PooledDatabase):
@@ -49,7 +50,7 @@ class PooledConnections(PooledDatabase):
 
     config: DatabaseConfig
     label: str
-    _connections: list[tuple[float, int, Any]]
+    _connections: list[tuple[float, float, Any]]
     _in_use: dict[int, PoolConnection]
     _state: Any
 
@@ -103,24 +104,27 @@ class PooledConnections(PooledDatabase):
             reserved = self._reserve(deadline)
             if reserved is None:
                 return self._open_reserved()
-            connection = reserved.connection
+            connection = reserved[0].connection
             usable = False
             try:
-                usable = self._usable(reserved)
+                usable = self._usable(*reserved)
             finally:
                 if not usable:
                     self._forget(connection)
             if usable:
                 return connection
 
-    def _reserve(self, deadline: float) -> PoolConnection | None:
-        """An idle connection, marked as taken, or None and a place for a new one."""
+    def _reserve(self, deadline: float) -> tuple[PoolConnection, float] | None:
+        """An idle connection, marked as taken, and since when it was idle.
+
+        None, and a place for a new one, where there is none.
+        """
         with self._pool_available:
             while True:
                 self._take_back_orphans()
                 if self._connections:
-                    created, _, connection = self._connections.pop()
-                    return self._mark(connection, created)
+                    created, idle_since, connection = self._connections.pop()
+                    return self._mark(connection, created), idle_since
                 if len(self._in_use) + self._opening < self.config.max_connections:
                     self._opening += 1
                     return None
@@ -165,10 +169,19 @@ class PooledConnections(PooledDatabase):
             self._set_server_version(connection)
         return connection
 
-    def _usable(self, entry: PoolConnection) -> bool:
+    def _usable(self, entry: PoolConnection, idle_since: float) -> bool:
         if self._outlived(entry):
             return False
-        return not (self.config.pre_ping and self._is_closed(entry.connection))
+        if not self.config.pre_ping:
+            return True
+        # Where the server has just answered, what this machine knows of the connection will do.
+        fresh = time.monotonic() - idle_since < _FRESH_S
+        closed = self._has_hung_up if fresh else self._is_closed
+        return not closed(entry.connection)
+
+    def _has_hung_up(self, conn: Any) -> bool:
+        """Whether this machine knows that a connection is closed, the server not being asked."""
+        return bool(self._is_closed(conn))
 
     def _outlived(self, entry: PoolConnection) -> bool:
         recycle_s = self.config.recycle_s
@@ -185,8 +198,7 @@ class PooledConnections(PooledDatabase):
             room = len(self._connections) < self.config.pool_size + self._waiting
             if keep and room and entry is not None and not self._outlived(entry):
                 del self._in_use[key]
-                self._heap_counter += 1
-                self._connections.append((entry.timestamp, self._heap_counter, conn))
+                self._connections.append((entry.timestamp, time.monotonic(), conn))
                 self._pool_available.notify()
                 return
         try:

@@ -367,7 +367,7 @@ class Repository(Generic[M]):
 
         sql = self._statements.text(database, ("insert", given), write)
         values = fastpath.row_parameters(model, row)
-        cursor = database.execute_sql(sql, (*values, row[own[0].name]) if given else values)
+        cursor = database.send(sql, (*values, row[own[0].name]) if given else values)
         if numbered:
             ((row[meta.primary_key.name],),) = cursor.fetchall()
 
@@ -378,7 +378,7 @@ class Repository(Generic[M]):
         sql = self._statements.text(
             database, "delete", lambda: rowsets.delete_row_sql(database, model)
         )
-        deleted: int = database.execute_sql(sql, tuple(self._encoded(keys[0]))).rowcount
+        deleted: int = database.send(sql, self._encoded(keys[0])).rowcount
         return deleted
 
     def _select(self) -> Any:
@@ -475,7 +475,7 @@ class Repository(Generic[M]):
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
-        return self._build(self.database.execute_sql(sql, tuple(params)).fetchall())
+        return self._build(self.database.send(sql, params).fetchall())
 
     def _build(self, rows: Sequence[Sequence[Any]]) -> list[M]:
         """Models of rows that have the columns of the model in their order."""
@@ -503,8 +503,9 @@ class Repository(Generic[M]):
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""
-        instance: M = self.model(__no_default__=True)
-        instance.__data__.update(row)
+        model: Any = self.model
+        instance: M = model.__new__(model)
+        instance.__data__, instance._dirty, instance.__rel__ = dict(row), set(), {}
         return instance
 
     def _field(self, name: str) -> Any:

@@ -285,7 +285,7 @@ WRITES: dict[str, Callable[[Everything], Any]] = {
         {"id": task.id, "owner": "o", "updated_at": MARCH} for task in it.tasks.get_all()
     ),
     "bulk delete": lambda it: it.tasks.bulk_delete([task.id for task in it.tasks.get_all()][:2]),
-    "plan, update": lambda it: it.plan.epics.update(1, title="b", updated_at=MARCH),
+    "plan, refused": lambda it: it.plan.epics.update(1, key="F1"),
 }
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

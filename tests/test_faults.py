@@ -346,7 +346,11 @@ def test_a_server_that_takes_connections_and_says_nothing(tmp_path: Path) -> Non
         assert "did not answer within 0.5 s" in health["error"]
 
 
-def test_a_server_that_falls_silent(server: Server, open_database: Callable[..., Database]) -> None:
+def test_a_server_that_falls_silent(
+    server: Server, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else what has just answered is not asked again.
+    monkeypatch.setattr("hopper_data.pool._FRESH_S", 0)
     database = open_database(connect_timeout_s=0.5)
     with open_session(database) as session:
         add(session, 1)
