@@ -58,13 +58,20 @@ def moment(dialect: str, clock: Clock | None) -> str | None:
 
 def dependencies_met_sql(dialect: str, task: str) -> str:
     """Whether all tasks that a task depends on are completed; one that is missing is not."""
+    return f"({task}.depends_on IS NULL OR NOT EXISTS (SELECT 1 {_unmet_sql(dialect, task)}))"
+
+
+def _unmet_sql(dialect: str, task: str) -> str:
+    """FROM the dependencies of a task, as `dependency.value`, that are not completed."""
+    # The status is a query of its own, so that each is looked up by its key: PostgreSQL thinks that
+    # a task has a hundred dependencies, and would rather read all tasks.
     return (
-        f"({task}.depends_on IS NULL OR NOT EXISTS ("
-        f"SELECT 1 FROM (SELECT {task}.depends_on AS depends_on) AS this "
-        f"{dependencies_of(dialect, 'this')} "
-        "LEFT JOIN tasks AS needed ON needed.id = dependency.value "
-        "WHERE needed.status IS NULL OR needed.status <> 'completed'))"
+        f"FROM (SELECT {task}.depends_on AS depends_on) AS this "
+        f"{dependencies_of(dialect, 'this')} WHERE coalesce({_NEEDED_STATUS}, '') <> 'completed'"
     )
+
+
+_NEEDED_STATUS = "(SELECT needed.status FROM tasks AS needed WHERE needed.id = dependency.value)"
 
 
 def ready_sql(dialect: str, task: str, now: str, *, claim: bool = False) -> str:
@@ -158,17 +165,15 @@ def readiness_sql(dialect: str, selection: Selection) -> str:
     now = "(SELECT now FROM ask)"
     chosen = selection.sql(dialect, "task", "ask")
     lapsed = f"{lapsed_sql('task', now)} AND task.attempts < task.max_attempts"
+    pair = f"dependency.value, {_NEEDED_STATUS}"
     pairs = {
-        "sqlite": "json_group_array(json_array(dependency.value, needed.status))",
-        "postgresql": "CAST(jsonb_agg(jsonb_build_array(dependency.value, needed.status)) AS TEXT)",
+        "sqlite": f"json_group_array(json_array({pair}))",
+        "postgresql": f"CAST(jsonb_agg(jsonb_build_array({pair})) AS TEXT)",
     }[dialect]
     return (
         f"{ask_sql(dialect, {**SELECTION_TYPES, 'id': 'TEXT'})} SELECT {now}, "
         f"(({ready_sql(dialect, 'task', now)}) OR ({lapsed})){chosen}, "
-        f"(SELECT {pairs} FROM (SELECT task.depends_on AS depends_on) AS this "
-        f"{dependencies_of(dialect, 'this')} "
-        "LEFT JOIN tasks AS needed ON needed.id = dependency.value "
-        "WHERE needed.status IS NULL OR needed.status <> 'completed'), "
+        f"(SELECT {pairs} {_unmet_sql(dialect, 'task')}), "
         f"{columns(Task._meta.sorted_fields, 'task.')} "
         "FROM tasks AS task WHERE task.id = (SELECT id FROM ask)"
     )
