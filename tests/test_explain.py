@@ -215,10 +215,15 @@ def captured(database: Database) -> Iterator[list[tuple[str, Any]]]:
             statements.append((sql, params))
         return execute(sql, params)
 
+    def watch(_event: Any) -> None:
+        """Keeps the fast path, which goes round `execute_sql`, from being taken."""
+
     database.execute_sql = record  # type: ignore[method-assign]
+    database.query_hooks.append(watch)
     try:
         yield statements
     finally:
+        database.query_hooks.remove(watch)
         del database.execute_sql  # type: ignore[method-assign]
 
 
