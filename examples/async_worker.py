@@ -1,6 +1,7 @@
-"""A worker for asyncio: takes the most urgent task that is ready, does it, and looks for the next.
+"""A worker for asyncio: takes the best task that is ready, does it, and says how it ended.
 
-Any number of them may share one database: a task goes to whoever changes its status first.
+Any number of them may share one database. A task whose worker dies goes to another one when its
+lease expires.
 """
 
 from __future__ import annotations
@@ -11,17 +12,10 @@ from hopper_data import Task, get_async_session
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 
 
-def claim(task: Task, worker: str) -> bool:
-    mine = (Task.id == task.id) & (Task.status == "pending")
-    return bool(Task.update(status="claimed", owner=worker).where(mine).execute())
-
-
 async def take(worker: str) -> Task | None:
     async with get_async_session() as session:
-        for task in await AsyncTaskRepository(session).get_ready_tasks(limit=10):
-            if await session.run(claim, task, worker):
-                return task
-    return None
+        claimed = await AsyncTaskRepository(session).claim_next(worker)
+        return claimed[0] if claimed else None
 
 
 async def work(worker: str) -> int:
@@ -29,7 +23,7 @@ async def work(worker: str) -> int:
     while (task := await take(worker)) is not None:
         print(f"{worker} does {task.id}: {task.title}")
         async with get_async_session() as session:
-            await AsyncTaskRepository(session).update_status(task.id, "completed")
+            await AsyncTaskRepository(session).complete(task.id, task.lease_token)
         done += 1
     return done
 

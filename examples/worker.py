@@ -1,22 +1,20 @@
-"""A worker: takes the most urgent task that is ready, does it, and notes the end."""
+"""A worker: takes the best task that is ready, does it, and says how it ended."""
 
 from hopper_data import Task, TaskRepository, get_sync_session, run_migrations
 
 
-def claim(worker: str) -> Task | None:
+def claim() -> Task | None:
     with get_sync_session() as session:
-        for task in TaskRepository(session).get_ready_tasks(limit=10):
-            mine = (Task.id == task.id) & (Task.status == "pending")
-            if Task.update(status="claimed", owner=worker).where(mine).execute():
-                return task  # nobody was faster
-    return None
+        claimed = TaskRepository(session).claim_next("worker-1", capabilities=["python"])
+    return claimed[0] if claimed else None
 
 
 run_migrations()
 with get_sync_session() as session:
     TaskRepository(session).create(title="Say hello", priority="high", tags=["demo"])
 
-while task := claim("worker-1"):
+while task := claim():
     print(f"{task.priority}: {task.title}")
     with get_sync_session() as session:
-        TaskRepository(session).update_status(task.id, "completed")
+        # Whoever was too slow, and lost the task to another worker, gets `LeaseLost` here.
+        TaskRepository(session).complete(task.id, task.lease_token)

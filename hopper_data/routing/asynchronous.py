@@ -377,21 +377,26 @@ class AsyncTaskRepository(AsyncRepository[Task]):
             tags=tags,
         )
 
-    async def heartbeat(self, id: str, token: str, /) -> Task:
+    async def heartbeat(self, id: str, token: str | None, /) -> Task:
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now."""
         return await self.session.run(self._sync.heartbeat, id, token)
 
-    async def complete(self, id: str, token: str, /, feedback: Any = None) -> Task:
+    async def complete(self, id: str, token: str | None, /, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.complete, id, token, feedback)
 
     async def fail(
-        self, id: str, token: str, /, error: str | BaseException, retry_in: Duration | None = None
+        self,
+        id: str,
+        token: str | None,
+        /,
+        error: str | BaseException,
+        retry_in: Duration | None = None,
     ) -> Task:
         """Give a claimed task up, with the reason; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.fail, id, token, error, retry_in)
 
-    async def release(self, id: str, token: str, /) -> Task:
+    async def release(self, id: str, token: str | None, /) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.release, id, token)
 

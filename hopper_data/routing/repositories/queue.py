@@ -141,14 +141,14 @@ class QueueRepository(AcyclicRepository[Task]):
 
     # -- what the holder of a lease does ----------------------------------------------------------
 
-    def heartbeat(self, id: str, token: str, /) -> Task:
+    def heartbeat(self, id: str, token: str | None, /) -> Task:
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now.
 
         An expired lease can be renewed for as long as nobody else has taken the task.
         """
         return self._as_holder("heartbeat", id, token)
 
-    def complete(self, id: str, token: str, /, feedback: Any = None) -> Task:
+    def complete(self, id: str, token: str | None, /, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now.
 
         `feedback` goes to the task as it is. A dict of fields of `TaskFeedback` is recorded there,
@@ -167,7 +167,7 @@ class QueueRepository(AcyclicRepository[Task]):
     def fail(
         self,
         id: str,
-        token: str,
+        token: str | None,
         /,
         error: str | BaseException,
         retry_in: Duration | None = None,
@@ -181,14 +181,14 @@ class QueueRepository(AcyclicRepository[Task]):
         jitter = 1 + _JITTER * (int.from_bytes(os.urandom(4)) / 2**31 - 1)
         return self._as_holder("fail", id, token, error_text(error), delay_s, jitter)
 
-    def release(self, id: str, token: str, /) -> Task:
+    def release(self, id: str, token: str | None, /) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now.
 
         It is pending at once, and the attempt does not count.
         """
         return self._as_holder("release", id, token)
 
-    def _as_holder(self, verb: str, id: str, token: str, *values: Any) -> Task:
+    def _as_holder(self, verb: str, id: str, token: str | None, *values: Any) -> Task:
         key = self._key(id)["id"]
         if not isinstance(token, str) or not token:
             raise ValidationError(
