@@ -276,6 +276,17 @@ def test_a_server_that_is_not_there_is_no_timeout() -> None:
         wait_for_tasks(LONG_S, database=database)
 
 
+def test_an_error_that_nobody_expects_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr("hopper_data.routing.waiting._Signals.look", fail)
+    with pytest.raises(DatabaseError, match="no such thing"):
+        wait_for_tasks(LONG_S)
+
+
 # -- asyncio --------------------------------------------------------------------------------------
 
 

@@ -281,12 +281,14 @@ class _Watcher:
                 delay_s = self._look_for(changed)
                 changed = self.signals.wait(_LINGER_S if delay_s is None else delay_s)
                 retry_s = _FIRST_RETRY_S
-            except DatabaseError as error:
+            except Exception as error:  # noqa: BLE001  # else they would wait for a dead thread
                 self._report(error)
-                self.signals.close()
+                with suppress(Exception):
+                    self.signals.close()
                 time.sleep(uniform(retry_s / 2, retry_s))  # noqa: S311  # no secret
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
-        self.signals.end()
+        with suppress(Exception):  # of a connection that is lost
+            self.signals.end()
 
     def _is_over(self) -> bool:
         """Whether nobody waits, nor has for a while."""
@@ -319,8 +321,10 @@ class _Watcher:
                 self._next_look = min(self._next_look, time.monotonic() + delay_s)
         return max(self._next_look - time.monotonic(), 0)
 
-    def _report(self, error: DatabaseError) -> None:
+    def _report(self, error: Exception) -> None:
         """Tell those who have had no look yet; the others wait for the database to come back."""
+        if not isinstance(error, DatabaseError):
+            error = DatabaseError(f"{self.signals.database.label}: {error!r}")
         with _registry.lock:
             waiters = [waiter for waiter in self.waiters if not waiter.looked]
         for waiter in waiters:
@@ -366,11 +370,10 @@ def _join(database: Database, waiter: _Waiter) -> _Watcher:
         watcher = _registry.watchers.get(key)
         if watcher is None:
             kind = _Notifications if database.dialect == "postgresql" else _Polling
-            watcher = _registry.watchers[key] = _Watcher(key, kind(database))
-            watcher.waiters.append(waiter)
-            watcher.thread.start()
-        else:
-            watcher.waiters.append(waiter)
+            watcher = _Watcher(key, kind(database))
+            watcher.thread.start()  # it waits for the lock
+            _registry.watchers[key] = watcher
+        watcher.waiters.append(waiter)
     watcher.signals.nudge()
     return watcher
 
@@ -465,9 +468,9 @@ class _Notifications(_Signals):
             self._nudge.send(b"\0")
 
     def end(self) -> None:
-        super().end()
         self._nudged.close()
         self._nudge.close()
+        super().end()
 
 
 class _Polling(_Signals):

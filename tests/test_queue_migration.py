@@ -1,0 +1,85 @@
+"""The migration that brings the queue: up and down, with the rows that were there."""
+
+from __future__ import annotations
+
+import pytest
+
+from hopper_data import TaskRepository, check_schema, get_schema_version, run_migrations
+from hopper_data.database import Database
+from hopper_data.session import open_session
+
+BEFORE, QUEUE = "003_chat", "004_queue"
+OLD_COLUMNS = "id, title, status, priority, owner, tags, depends_on, created_at, updated_at"
+BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
+
+
+def rows(database: Database) -> list[tuple[object, ...]]:
+    with open_session(database) as session:
+        return session.execute(f"SELECT {OLD_COLUMNS} FROM tasks ORDER BY id")
+
+
+def fill(database: Database) -> None:
+    with open_session(database) as session:
+        for number, status in enumerate(("pending", "claimed", "completed", "failed")):
+            session.execute(
+                "INSERT INTO tasks (id, title, status, owner, tags) VALUES (?, ?, ?, ?, ?)",
+                (str(number), "x", status, "me", '["red"]'),
+            )
+        session.execute("INSERT INTO task_feedback (task_id, notes) VALUES ('2', 'fine')")
+
+
+@BOTH
+def test_old_tasks_join_the_queue_and_leave_it(empty_database: Database) -> None:
+    run_migrations(BEFORE)
+    fill(empty_database)
+    before = rows(empty_database)
+    run_migrations("head")
+    assert check_schema() == []
+    assert rows(empty_database) == before
+    with open_session(empty_database) as session:
+        tasks = TaskRepository(session)
+        old = tasks.get_or_raise("1")
+        assert (old.attempts, old.max_attempts, old.lease_token) == (0, 3, None)
+        (claimed,) = tasks.claim_next("agent-1", limit=9, tags="red")
+        assert claimed.id == "0"
+        tasks.complete("0", claimed.lease_token)
+    after = rows(empty_database)
+    run_migrations(BEFORE)
+    assert get_schema_version() == BEFORE
+    assert rows(empty_database) == after
+    with open_session(empty_database) as session:
+        assert session.execute("SELECT task_id, notes FROM task_feedback") == [("2", "fine")]
+        session.execute("UPDATE tasks SET status = 'pending' WHERE id = '0'")
+        session.execute("INSERT INTO tasks (id, title) VALUES ('new', 'x')")
+    run_migrations(QUEUE)
+    run_migrations("head")
+    assert check_schema() == []
+    with open_session(empty_database) as session:
+        assert {task.id for task in TaskRepository(session).claim_next("b", limit=9)} == {
+            "0",
+            "new",
+        }
+
+
+@BOTH
+def test_nothing_of_the_queue_stays_behind(empty_database: Database) -> None:
+    run_migrations(BEFORE)
+
+    def found() -> list[tuple[object, ...]]:
+        if empty_database.dialect == "sqlite":
+            sql = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+        else:
+            sql = (
+                "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "UNION ALL SELECT proname::text FROM pg_proc "
+                "WHERE pronamespace = 'public'::regnamespace "
+                "UNION ALL SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+            )
+        with open_session(empty_database) as session:
+            return session.execute(sql)
+
+    before = found()
+    run_migrations("head")
+    assert found() != before
+    run_migrations(BEFORE)
+    assert found() == before
