@@ -181,6 +181,8 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         """The rows of a query of ours, whose values have been checked."""
         return Database.fetch_all(cast("Database", self), sql, params)
 
+    copies = False
+
     def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """The cursor of a statement of ours."""
         return Database.send(cast("Database", self), sql, params)

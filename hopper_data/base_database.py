@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -141,6 +141,13 @@ class Database(PooledConnections):
         A statement of ours is about rows alone, not about transactions.
         """
         return self.execute_sql(sql, tuple(params))
+
+    copies = False
+    """Whether `copy_rows()` can be used."""
+
+    def copy_rows(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Insert many rows of parameters in a transaction; when one is refused, none."""
+        raise NotImplementedError
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query of ours that writes nothing."""

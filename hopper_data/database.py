@@ -13,11 +13,12 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ from hopper_data.errors import (
     DatabaseUnavailable,
     ValidationError,
 )
-from hopper_data.libpq import hung_up, keep_text, libpq_parameters
+from hopper_data.libpq import copy_text, hung_up, keep_text, libpq_parameters
 from hopper_data.pool import in_time, watchdog
 from hopper_data.statements import LEADING, control_word
 
@@ -275,6 +276,7 @@ def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
 
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 _STREAM_ROWS = 1000
+_COPY_BYTES = 2**18
 
 
 def is_write(sql: str) -> bool:
@@ -353,6 +355,27 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         self._set_guard(number)
         self._note_time(sql, start)
         return cursor
+
+    copies = True
+
+    def copy_rows(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+        sql = f"COPY {table} ({columns}) FROM STDIN"
+        document = BytesIO(copy_text(rows).encode())
+        number, ahead = self._next_guard()
+        begin = self._take_begin()
+        start = time.perf_counter()
+        self._log_query(sql, None)
+        try:
+            cursor = self._state.conn.cursor()
+            cursor.execute(begin + ahead)
+            cursor.copy_expert(sql, document, _COPY_BYTES)
+        except Exception:
+            self._undo_statement(number, begin)
+            with translated(self):
+                raise
+        self._set_guard(number)
+        self._log_statement(sql, start)
+        self._notify_hooks(sql, None, start, None)
 
     def _next_guard(self) -> tuple[int, str]:
         """The number of the next guard, and what makes it."""
@@ -543,6 +566,8 @@ def _cockroach_class() -> type[PostgresqlDatabase]:
 
     class CockroachDatabase(PostgresqlDatabase, PeeweeCockroach):
         """A CockroachDB cluster: PostgreSQL's protocol, with Peewee's own adjustments."""
+
+        copies = False
 
         def begin_read_only(self) -> None:
             self.execute_sql("BEGIN READ ONLY")

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hopper_data.config import DatabaseConfig, DatabaseURL
 from hopper_data.errors import DatabaseUnavailable, ValidationError
 
-__all__ = ["hung_up", "keep_text", "libpq_parameters"]
+__all__ = ["copy_text", "hung_up", "keep_text", "libpq_parameters"]
+
+# None of these is in a text that a column can hold, so one pass over all rows escapes what is.
+_NEXT_VALUE, _NEXT_ROW, _NULL = "\ud800", "\ud801", "\ud802"
+_ESCAPES = (
+    ("\\", "\\\\"),
+    ("\n", "\\n"),
+    ("\r", "\\r"),
+    ("\t", "\\t"),
+    (_NEXT_VALUE, "\t"),
+    (_NEXT_ROW, "\n"),
+    (_NULL, "\\N"),
+)
+
+
+def copy_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of parameters as COPY reads them."""
+    text = _NEXT_ROW.join(
+        _NEXT_VALUE.join(
+            [
+                _NULL if value is None else value if value.__class__ is str else str(value)
+                for value in row
+            ]
+        )
+        for row in rows
+    )
+    for plain, escaped in _ESCAPES:
+        text = text.replace(plain, escaped)
+    return text
 
 
 def hung_up(connection: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Page", "Repository"]
 
 M = TypeVar("M", bound=BaseModel)
+_WORTH_COPYING = 20
 Filters = Mapping[str, Any]
 
 
@@ -305,25 +305,29 @@ class Repository(Generic[M]):
 
     def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """Insert many rows, all or none, and return them in the order given."""
-        normal = [normalize_row(self.model, row) for row in as_rows(rows)]
-        if normal:
-            with self._explaining(normal, new=True), self.database.atomic():
-                self._insert(normal)
-        return [self._make(row) for row in normal]
+        given = as_rows(rows)
+        with fastpath.without_collection():
+            normal = [normalize_row(self.model, row) for row in given]
+            if normal:
+                with self._explaining(normal, new=True), self.database.atomic():
+                    self._insert(normal)
+            return [self._make(row) for row in normal]
 
     def bulk_update(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Set fields of many rows, all or none; each dict has the key and what is to change.
 
         The number of rows that were there. `updated_at` moves on as in `update()`.
         """
-        changes = self._bulk_changes(as_rows(rows))
-        if not changes:
-            return 0
-        rows = [{**key, **change} for key, change in changes]
-        with self._explaining(rows), self.database.atomic():
-            self._stamp(changes)
-            self._check_transitions(changes)
-            return self._bulk_update(changes)
+        given = as_rows(rows)
+        with fastpath.without_collection():
+            changes = self._bulk_changes(given)
+            if not changes:
+                return 0
+            rows = [{**key, **change} for key, change in changes]
+            with self._explaining(rows), self.database.atomic():
+                self._stamp(changes)
+                self._check_transitions(changes)
+                return self._bulk_update(changes)
 
     def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -348,10 +352,19 @@ class Repository(Generic[M]):
 
     def _insert(self, rows: list[dict[str, Any]]) -> None:
         """Write new rows; the place for what must hold over several rows."""
-        if len(rows) == 1 and fastpath.is_enabled():
+        database, model = self.database, self.model
+        if not fastpath.is_enabled():
+            rowsets.insert_rows(database, model, rows)
+        elif len(rows) == 1:
             self._insert_row(rows[0])
+        elif database.copies and len(rows) >= _WORTH_COPYING and not model._meta.auto_increment:
+            database.copy_rows(
+                rowsets.table_name(model, database),
+                rowsets.columns(model._meta.sorted_fields),
+                [fastpath.row_parameters(model, row) for row in rows],
+            )
         else:
-            rowsets.insert_rows(self.database, self.model, rows)
+            rowsets.insert_rows(database, model, rows)
 
     def _insert_row(self, row: dict[str, Any]) -> None:
         database, model, meta = self.database, self.model, self.model._meta
@@ -547,7 +560,7 @@ class Repository(Generic[M]):
         ]
 
     def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        fixed = {field.name for field in self.model._meta.get_primary_keys()} | {"created_at"}
+        fixed = self.model._meta.derived(_fixed_names)
         changes = normalize_row(self.model, fields, partial=True)
         for name in changes:
             if name in fixed:
@@ -578,11 +591,12 @@ class Repository(Generic[M]):
             named = {find_field(self.model, name).name: value for name, value in row.items()}
             parts = tuple(named.pop(field.name, None) for field in keys)
             key = self._key(parts if len(keys) > 1 else parts[0])
-            if tuple(key.values()) in seen:
+            values = tuple(key.values())
+            if values in seen:
                 raise ValidationError(
                     f"row {number} of bulk_update repeats the key {shorten(parts[0])}", "id"
                 )
-            seen.add(tuple(key.values()))
+            seen.add(values)
             changes = self._changes(named)
             if changes:
                 result.append((key, changes))
@@ -629,21 +643,38 @@ class Repository(Generic[M]):
             )
         return found
 
-    @contextmanager
-    def _explaining(
-        self, rows: Sequence[Mapping[str, Any]], *, new: bool = False
-    ) -> Iterator[None]:
-        """Put a refusal of the database into the words of the rows that were written."""
-        try:
-            yield
-        except ConstraintViolation as violation:
-            error = explain(violation, self.model, rows, self.database, new=new)
-            raise error from (violation.__cause__ or violation)
+    def _explaining(self, rows: Sequence[Mapping[str, Any]], *, new: bool = False) -> _Explaining:
+        return _Explaining(self, rows, new=new)
 
 
 def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
     query = query if limit is None else query.limit(limit)
     return query if skip is None else query.offset(skip)
+
+
+def _fixed_names(model: Any) -> frozenset[str]:
+    """The fields that no update may set."""
+    return frozenset(field.name for field in model._meta.get_primary_keys()) | {"created_at"}
+
+
+class _Explaining:
+    """Puts a refusal of the database into the words of the rows that were written."""
+
+    __slots__ = ("_new", "_repository", "_rows")
+
+    def __init__(
+        self, repository: Repository[Any], rows: Sequence[Mapping[str, Any]], *, new: bool
+    ) -> None:
+        self._repository, self._rows, self._new = repository, rows, new
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, violation: Any, traceback: Any) -> None:
+        if isinstance(violation, ConstraintViolation):
+            model, database = self._repository.model, self._repository.database
+            error = explain(violation, model, self._rows, database, new=self._new)
+            raise error from (violation.__cause__ or violation)
 
 
 def check_count(value: Any, name: str) -> int:

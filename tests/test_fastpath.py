@@ -235,6 +235,7 @@ def test_filters_choose_as_peewee_does(session: Session, filters: dict[Any, Any]
 
 
 NOW = {"created_at": MARCH, "updated_at": MARCH}
+TEXT = "a\tb\nc\rd\\N\\.\\ \x01\x7f '\" \ufeff\u2028 \U0001f600"
 WRITES: dict[str, Callable[[Everything], Any]] = {
     "create": lambda it: it.tasks.create(id="new", title="a", priority="high", tags=["b"], **NOW),
     "create, defaults": lambda it: it.tasks.create(
@@ -280,6 +281,16 @@ WRITES: dict[str, Callable[[Everything], Any]] = {
     ),
     "bulk create, taken": lambda it: it.tasks.bulk_create(
         {"id": f"n{number % 2}", "title": "a"} for number in range(3)
+    ),
+    "bulk create, many": lambda it: it.tasks.bulk_create(
+        {"id": f"n{number}", "title": f"{number}{TEXT}", "context": TEXT, "tags": [TEXT], **NOW}
+        for number in range(60)
+    ),
+    "bulk create, one of many taken": lambda it: it.tasks.bulk_create(
+        {"id": f"n{number % 59}", "title": "a"} for number in range(60)
+    ),
+    "bulk create, many without a parent": lambda it: it.mappings.bulk_create(
+        {"task_id": "no", "platform": f"p{number}", "external_id": "1"} for number in range(60)
     ),
     "bulk update": lambda it: it.tasks.bulk_update(
         {"id": task.id, "owner": "o", "updated_at": MARCH} for task in it.tasks.get_all()
