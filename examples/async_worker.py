@@ -1,4 +1,4 @@
-"""A worker for asyncio: takes the best task that is ready, does it, and says how it ended.
+"""A worker for asyncio, which does ten tasks at a time.
 
 Any number of them may share one database. A task whose worker dies goes to another one when its
 lease expires.
@@ -7,26 +7,18 @@ lease expires.
 from __future__ import annotations
 
 import asyncio
+import sys
 
-from hopper_data import Task, get_async_session
+from hopper_data import Task, Worker, get_async_session
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 
 
-async def take(worker: str) -> Task | None:
+async def handle(task: Task) -> None:
+    print(f"{task.id}: {task.title}")
     async with get_async_session() as session:
-        claimed = await AsyncTaskRepository(session).claim_next(worker)
-        return claimed[0] if claimed else None
-
-
-async def work(worker: str) -> int:
-    done = 0
-    while (task := await take(worker)) is not None:
-        print(f"{worker} does {task.id}: {task.title}")
-        async with get_async_session() as session:
-            await AsyncTaskRepository(session).complete(task.id, task.lease_token)
-        done += 1
-    return done
+        await AsyncTaskRepository(session).update(task.id, context="seen by an asyncio worker")
 
 
 if __name__ == "__main__":
-    print(asyncio.run(work("worker-1")), "tasks done")
+    worker = Worker("worker-1", concurrency=10)
+    print(asyncio.run(worker.run_async(handle, until_empty="--once" in sys.argv)), "tasks done")

@@ -1,20 +1,17 @@
-"""A worker: takes the best task that is ready, does it, and says how it ended."""
+"""A worker: takes tasks from the queue, does them, and says how each ended."""
 
-from hopper_data import Task, TaskRepository, get_sync_session, run_migrations
+from hopper_data import Task, TaskRepository, Worker, get_sync_session, run_migrations
 
 
-def claim() -> Task | None:
-    with get_sync_session() as session:
-        claimed = TaskRepository(session).claim_next("worker-1", capabilities=["python"])
-    return claimed[0] if claimed else None
+def handle(task: Task) -> dict[str, str]:
+    # No transaction is open here. What this raises makes the task fail, to be tried again later.
+    print(f"{task.priority}: {task.title}")
+    return {"notes": "said it"}
 
 
 run_migrations()
 with get_sync_session() as session:
     TaskRepository(session).create(title="Say hello", priority="high", tags=["demo"])
 
-while task := claim():
-    print(f"{task.priority}: {task.title}")
-    with get_sync_session() as session:
-        # Whoever was too slow, and lost the task to another worker, gets `LeaseLost` here.
-        TaskRepository(session).complete(task.id, task.lease_token)
+# Without `until_empty` it goes on until SIGTERM, and sleeps while there is nothing to do.
+Worker("worker-1", capabilities=["python"]).run(handle, until_empty=True)

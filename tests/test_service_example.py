@@ -11,7 +11,7 @@ import pytest
 
 from examples import async_worker
 from examples.service import app
-from hopper_data import TaskRepository, connect
+from hopper_data import TaskRepository, Worker, connect
 from hopper_data.database import Database, proxy
 from hopper_data.session import open_session
 
@@ -94,7 +94,9 @@ def test_workers_do_every_task_once(database: Database, capsys: pytest.CaptureFi
         TaskRepository(session).bulk_create([{"title": f"Task {n}"} for n in range(12)])
 
     async def together() -> int:
-        return sum(await asyncio.gather(*(async_worker.work(name) for name in "abc")))
+        workers = [Worker(name, concurrency=2) for name in "abc"]
+        runs = (each.run_async(async_worker.handle, until_empty=True) for each in workers)
+        return sum(await asyncio.gather(*runs))
 
     assert asyncio.run(together()) == 12
     assert len(capsys.readouterr().out.splitlines()) == 12

@@ -440,6 +440,21 @@ def test_a_signal_ends_a_worker_well(
     database.close_pool()
 
 
+def test_signals_mean_what_they_did_when_all_workers_have_ended(database: Database) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    async def handle(task: Task) -> None:
+        await asyncio.sleep(0 if task.title == "short" else 0.2)
+
+    async def together() -> list[int]:
+        workers = (Worker(name, database=database) for name in "ab")
+        return await asyncio.gather(*(w.run_async(handle, max_tasks=1) for w in workers))
+
+    add(database, "short", "long")
+    assert asyncio.run(together()) == [1, 1]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
 def test_a_worker_outlives_a_restart_of_the_server(run: Run) -> None:
     from hopper_data import run_migrations
 

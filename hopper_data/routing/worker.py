@@ -193,19 +193,36 @@ def _is_coroutine_function(handle: Any) -> bool:
     return inspect.iscoroutinefunction(handle) or inspect.iscoroutinefunction(called)
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_stoppable: list[_Run] = []
+_handlers_before: dict[int, Any] = {}
+
+
 @contextmanager
 def _signals_stop(run: _Run) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the run. Only the main thread may say what a signal does."""
+    """SIGTERM and SIGINT stop the run, and others that go on at the same time.
+
+    Only the main thread may say what a signal does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: run.stop()) for number in numbers}
+    if not _stoppable:
+        _handlers_before.update({number: signal.signal(number, _stop_all) for number in _SIGNALS})
+    _stoppable.append(run)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # Several on one event loop may end in another order than they began in.
+        _stoppable.remove(run)
+        if not _stoppable:
+            for number, handler in _handlers_before.items():
+                signal.signal(number, handler)
+
+
+def _stop_all(*_: object) -> None:
+    for run in list(_stoppable):
+        run.stop()
 
 
 class _Held:
