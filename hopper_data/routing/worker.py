@@ -221,7 +221,7 @@ def _signals_stop(run: _Run) -> Iterator[None]:
 
 
 def _stop_all(*_: object) -> None:
-    for run in list(_stoppable):
+    for run in _stoppable:
         run.stop()
 
 
