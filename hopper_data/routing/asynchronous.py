@@ -377,11 +377,11 @@ class AsyncTaskRepository(AsyncRepository[Task]):
             tags=tags,
         )
 
-    async def heartbeat(self, id: str, token: str | None, /) -> Task:
+    async def heartbeat(self, id: str, token: str | None) -> Task:
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now."""
         return await self.session.run(self._sync.heartbeat, id, token)
 
-    async def complete(self, id: str, token: str | None, /, feedback: Any = None) -> Task:
+    async def complete(self, id: str, token: str | None, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.complete, id, token, feedback)
 
@@ -389,19 +389,18 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         self,
         id: str,
         token: str | None,
-        /,
         error: str | BaseException,
         retry_in: Duration | None = None,
     ) -> Task:
         """Give a claimed task up, with the reason; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.fail, id, token, error, retry_in)
 
-    async def release(self, id: str, token: str | None, /) -> Task:
+    async def release(self, id: str, token: str | None) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.release, id, token)
 
     async def get_events(
-        self, task_id: str, /, skip: int = 0, limit: int | None = None
+        self, task_id: str, skip: int = 0, limit: int | None = None
     ) -> list[TaskEvent]:
         """What happened to a task, oldest first: each change of its status, each new lease."""
         return await self.session.run(self._sync.get_events, task_id, skip, limit)
@@ -413,7 +412,7 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         return await self.session.run(self._sync.get_recent_events, after_id, limit)
 
     async def explain_readiness(
-        self, id: str, /, *, projects: Texts = None, capabilities: Texts = None, tags: Texts = None
+        self, id: str, *, projects: Texts = None, capabilities: Texts = None, tags: Texts = None
     ) -> Readiness:
         """Whether `claim_next` with these arguments would offer a task, and if not, why."""
         return await self.session.run(

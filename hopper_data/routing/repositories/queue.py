@@ -141,14 +141,14 @@ class QueueRepository(AcyclicRepository[Task]):
 
     # -- what the holder of a lease does ----------------------------------------------------------
 
-    def heartbeat(self, id: str, token: str | None, /) -> Task:
+    def heartbeat(self, id: str, token: str | None) -> Task:
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now.
 
         An expired lease can be renewed for as long as nobody else has taken the task.
         """
         return self._as_holder("heartbeat", id, token)
 
-    def complete(self, id: str, token: str | None, /, feedback: Any = None) -> Task:
+    def complete(self, id: str, token: str | None, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now.
 
         `feedback` goes to the task as it is. A dict of fields of `TaskFeedback` is recorded there,
@@ -168,7 +168,6 @@ class QueueRepository(AcyclicRepository[Task]):
         self,
         id: str,
         token: str | None,
-        /,
         error: str | BaseException,
         retry_in: Duration | None = None,
     ) -> Task:
@@ -181,7 +180,7 @@ class QueueRepository(AcyclicRepository[Task]):
         jitter = 1 + _JITTER * (int.from_bytes(os.urandom(4)) / 2**31 - 1)
         return self._as_holder("fail", id, token, error_text(error), delay_s, jitter)
 
-    def release(self, id: str, token: str | None, /) -> Task:
+    def release(self, id: str, token: str | None) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now.
 
         It is pending at once, and the attempt does not count.
@@ -214,9 +213,7 @@ class QueueRepository(AcyclicRepository[Task]):
 
     # -- what happened ----------------------------------------------------------------------------
 
-    def get_events(
-        self, task_id: str, /, skip: int = 0, limit: int | None = None
-    ) -> list[TaskEvent]:
+    def get_events(self, task_id: str, skip: int = 0, limit: int | None = None) -> list[TaskEvent]:
         """What happened to a task, oldest first: each change of its status, each new lease.
 
         They are written by the database, whoever changes the task. One that is made begins
@@ -239,7 +236,6 @@ class QueueRepository(AcyclicRepository[Task]):
     def explain_readiness(
         self,
         id: str,
-        /,
         *,
         projects: Texts = None,
         capabilities: Texts = None,
