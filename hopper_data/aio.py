@@ -35,7 +35,7 @@ from hopper_data.database import (
 )
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
-from hopper_data.session import Session, open_session
+from hopper_data.session import Session, check_retries, open_session
 from hopper_data.statements import LEADING, control_word
 from hopper_data.transactions import Savepoint
 
@@ -546,6 +546,8 @@ _by_loop: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictio
 
 async def async_database(database: Database) -> Any:
     """The asynchronous side of a database in the running event loop."""
+    if isinstance(database, AsyncDatabase):
+        return database
     loop = asyncio.get_running_loop()
     known = _by_loop.setdefault(loop, {})
     found = known.get(id(database))
@@ -584,6 +586,7 @@ class AsyncSession:
         self.sync_session = session
         self._task = asyncio.current_task()
         self._busy = False
+        self._streams: list[Any] = []
 
     def __repr__(self) -> str:
         return f"<AsyncSession on {self.sync_session.database.label}>"
@@ -610,14 +613,31 @@ class AsyncSession:
     ) -> AsyncIterator[T]:
         """The rows of a method such as `iterate`, one by one, in constant memory."""
         rows = await self.run(fn, *args, **kwargs)
+        self._streams.append(rows)
         try:
-            while batch := await self.run(_take, rows):
+            while batch := await self.run(self._take, rows):
                 for row in batch:
                     yield row
         finally:
-            close = getattr(rows, "close", None)
-            if close is not None:
-                await self.run(close)
+            # The event loop ends a stream that was left early in another task, where nothing can be
+            # asked of the database: the session does, when it ends.
+            if asyncio.current_task() is self._task:
+                await self._end_stream(rows)
+
+    def _take(self, rows: Iterator[T]) -> list[T]:
+        _ = self.database  # refuses where the session has ended meanwhile
+        return list(islice(rows, _BATCH))
+
+    async def end_streams(self) -> None:
+        """End the streams that were left early; for the end of the session."""
+        for rows in self._streams[:]:
+            await self._end_stream(rows)
+
+    async def _end_stream(self, rows: Any) -> None:
+        self._streams = [other for other in self._streams if other is not rows]
+        close = getattr(rows, "close", None)
+        if close is not None:
+            await self.run(close)
 
     async def execute(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
@@ -635,22 +655,19 @@ class AsyncSession:
             raise DatabaseError("a session runs one thing at a time: await the first one")
 
 
-def _take(rows: Iterator[T]) -> list[T]:
-    return list(islice(rows, _BATCH))
-
-
 @asynccontextmanager
 async def open_async_session(
     database: Database | None = None, *, read_only: bool = False
 ) -> AsyncIterator[AsyncSession]:
     """A session on the asynchronous side of a database, or of the one the proxy stands for."""
-    target = database or proxy.obj
-    if not isinstance(target, AsyncDatabase):
-        target = await async_database(target)
+    target = await async_database(database or proxy.obj)
     scope: AbstractContextManager[Session] = open_session(target, read_only=read_only)
-    session = await pwasyncio.greenlet_spawn(scope.__enter__)
+    session = AsyncSession(await pwasyncio.greenlet_spawn(scope.__enter__))
     try:
-        yield AsyncSession(session)
+        try:
+            yield session
+        finally:
+            await session.end_streams()
     except BaseException as error:
         await _finish(scope, type(error), error, error.__traceback__)
         raise
@@ -670,12 +687,15 @@ async def run_in_async_transaction(
     delay_s: float = 1.0,
 ) -> T:
     """The result of `await fn(session)`, run again as `run_in_transaction()` does."""
-    for attempt in range(retries + 1):
+    check_retries(retries, delay_s)
+    target = await async_database(database or proxy.obj)
+    attempts = 1 if target.transaction_depth() else retries + 1
+    for attempt in range(1, attempts + 1):
         try:
-            async with open_async_session(database) as session:
+            async with open_async_session(target) as session:
                 return await fn(session)
         except DatabaseError as error:
-            if not error.retryable or attempt == retries:
+            if not error.retryable or attempt == attempts:
                 raise
             logger.warning("transaction failed, trying again in %g s: %s", delay_s, error)
             await asyncio.sleep(delay_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -164,6 +164,14 @@ class SessionFactory:
         """`run_in_transaction()` on this factory's database."""
         return run_in_transaction(fn, database=self.database, **options)
 
+    def run_in_async_transaction(
+        self, fn: Callable[[AsyncSession], Awaitable[_T]], **options: Any
+    ) -> Awaitable[_T]:
+        """`run_in_async_transaction()` on this factory's database."""
+        from hopper_data.aio import run_in_async_transaction
+
+        return run_in_async_transaction(fn, database=self.database, **options)
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         self.database.close_pool()
@@ -217,7 +225,7 @@ def run_in_transaction(
     times; then the error is raised. `fn` may therefore run more than once. Inside another session
     there is no second try, since the outer transaction is lost with the inner one.
     """
-    _check_retries(retries, delay_s)
+    check_retries(retries, delay_s)
     target = database or proxy.obj
     nested = target.transaction_depth() > 0
     attempts = 1 if nested else retries + 1
@@ -233,7 +241,8 @@ def run_in_transaction(
     raise AssertionError("unreachable")
 
 
-def _check_retries(retries: Any, delay_s: Any) -> None:
+def check_retries(retries: Any, delay_s: Any) -> None:
+    """A `ValidationError` for what `run_in_transaction()` cannot go by."""
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ValidationError(f"retries is {shorten(retries)}; it must be 0 or more", "retries")
     if isinstance(delay_s, bool) or not isinstance(delay_s, int | float) or not delay_s >= 0:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from playhouse.pwasyncio import await_
+from playhouse.pwasyncio import await_, greenlet_spawn
 
 from hopper_data import (
     DatabaseError,
@@ -18,6 +20,7 @@ from hopper_data import (
     PoolTimeout,
     SessionFactory,
     TaskRepository,
+    ValidationError,
     create_database,
     get_async_session,
     get_sync_session,
@@ -28,6 +31,7 @@ from hopper_data.aio import AsyncSession, async_database, open_async_session
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
+from tests.conftest import AdminCursor
 
 
 def count(database: Database) -> int:
@@ -131,15 +135,145 @@ def test_a_stream_may_be_left_early(database: Database) -> None:
     asyncio.run(work())
 
 
-def test_a_session_belongs_to_one_task(database: Database) -> None:
+def test_a_stream_that_is_left_early_ends_with_its_session(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work() -> None:
         async with get_async_session() as session:
-            with pytest.raises(DatabaseError, match="belongs to the task"):
-                await asyncio.gather(create(session))
+            tasks = AsyncTaskRepository(session)
+            await tasks.bulk_create([{"title": f"Task {n}"} for n in range(1200)])
+            async for _ in tasks.iterate():
+                break
+            gc.collect()
+            await asyncio.sleep(0)
+            assert await tasks.count() == 1200
+            async for _ in tasks.iterate():
+                break
+        with pytest.raises(LookupError):
+            async with get_async_session() as session:
+                async for _ in AsyncTaskRepository(session).iterate():
+                    raise LookupError
+        gc.collect()
+        await asyncio.sleep(0)
+        assert (await async_database(database)).pool_status()["in_use"] == 0
+
+    asyncio.run(work())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    assert count(database) == 1200
+
+
+def test_a_stream_does_not_outlive_its_session(database: Database) -> None:
+    async def work() -> None:
+        async with get_async_session() as session:
+            tasks = AsyncTaskRepository(session)
+            await tasks.bulk_create([{"title": f"Task {n}"} for n in range(1200)])
+            rows = tasks.iterate()
+            await anext(rows)
+        with pytest.raises(DatabaseError, match="has ended"):
+            async for _ in rows:
+                pass
+
+    asyncio.run(work())
+
+
+def by_gather(work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+    return asyncio.gather(work)
+
+
+def by_wait_for(work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+    async def in_a_task() -> Any:
+        # What wait_for() does before Python 3.12.
+        return await asyncio.wait_for(asyncio.ensure_future(work), 30)
+
+    return in_a_task()
+
+
+async def by_group(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def by_thread(work: Coroutine[Any, Any, Any]) -> Any:
+    return await asyncio.to_thread(asyncio.run, work)
+
+
+@pytest.mark.parametrize("elsewhere", [by_gather, by_wait_for, by_group, by_thread])
+def test_a_session_belongs_to_one_task(
+    database: Database, elsewhere: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+) -> None:
+    async def list_ids(session: AsyncSession) -> list[str]:
+        return [task.id async for task in AsyncTaskRepository(session).iterate()]
+
+    async def work() -> None:
+        async with get_async_session() as session:
+            for job in (create(session), session.execute("SELECT 1"), list_ids(session)):
+                with pytest.raises(DatabaseError, match="belongs to the task"):
+                    await elsewhere(job)
+            with pytest.raises(DatabaseError, match="belongs to another thread"):
+                await asyncio.gather(
+                    greenlet_spawn(TaskRepository(session.sync_session).count)  # round the guard
+                )
             await create(session)
 
     asyncio.run(work())
     assert count(database) == 1
+
+
+def test_two_tasks_that_share_a_session_lose_nothing_of_the_first(database: Database) -> None:
+    async def meddle(session: AsyncSession, begun: asyncio.Event) -> None:
+        await begun.wait()
+        await create(session, "the second's")
+
+    async def work() -> None:
+        begun = asyncio.Event()
+        async with get_async_session() as session:
+            other = asyncio.create_task(meddle(session, begun))
+            begun.set()
+            for number in range(5):
+                await create(session, f"Task {number}")
+                await asyncio.sleep(0)
+            with pytest.raises(DatabaseError, match="belongs to the task"):
+                await other
+
+    asyncio.run(work())
+    assert count(database) == 5
+
+
+def test_one_event_loop_after_the_other(make_url: Callable[..., str]) -> None:
+    url = make_url("postgresql")
+    for kind in (url, make_url("sqlite")):
+        database = create_database(kind)
+
+        async def work(database: Database = database) -> None:
+            async with open_async_session(database) as session:
+                await create(session)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(one(database))
+
+        async def one(database: Database) -> None:
+            async with open_async_session(database) as session:
+                await create(session)
+
+        for _ in range(3):
+            asyncio.run(work())
+            # What a loop had open is closed with it.
+            names = [thread.name for thread in threading.enumerate()]
+            assert not [name for name in names if "_connection_worker_thread" in name]
+        assert count(database) == 12
+        database.close_pool()
+    name = url.rpartition("/")[2].partition("?")[0]
+    with AdminCursor(url) as cursor:
+        cursor.execute(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s "
+            "AND pid <> pg_backend_pid() AND application_name = 'hopper_data'",
+            (name,),
+        )
+        assert cursor.fetchone() == (0,)
 
 
 def test_a_session_runs_one_thing_at_a_time(database: Database) -> None:
@@ -323,6 +457,39 @@ def test_a_transaction_is_run_again_when_its_connection_drops(
     database.close_pool()
 
 
+def test_inside_of_a_session_there_is_no_second_try(database: Database) -> None:
+    attempts = []
+
+    async def lose(session: AsyncSession) -> None:
+        attempts.append(1)
+        raise DatabaseError("lost a race", retryable=True)
+
+    async def work() -> None:
+        async with get_async_session() as session:
+            with pytest.raises(DatabaseError, match="lost a race"):
+                await run_in_async_transaction(lose, delay_s=0)
+            await create(session)
+
+    asyncio.run(work())
+    assert len(attempts) == 1
+    assert count(database) == 1
+
+
+@pytest.mark.parametrize("options", [{"retries": -1}, {"retries": True}, {"delay_s": -0.1}])
+def test_a_wrong_number_of_tries_is_refused(database: Database, options: Any) -> None:
+    attempts = []
+
+    async def work() -> None:
+        async def write(session: AsyncSession) -> None:
+            attempts.append(1)
+
+        with pytest.raises(ValidationError, match="must be 0 or more"):
+            await run_in_async_transaction(write, **options)
+
+    asyncio.run(work())
+    assert attempts == []
+
+
 def test_an_error_that_is_no_accident_is_not_run_again(database: Database) -> None:
     attempts = []
 
@@ -410,10 +577,11 @@ def test_a_factory_has_asynchronous_sessions(make_url: Callable[..., str]) -> No
     async def work(factory: SessionFactory) -> None:
         async with factory.get_async_session() as session:
             await create(session)
+        assert await factory.run_in_async_transaction(create)
 
     with SessionFactory(make_url("sqlite")) as factory:
         asyncio.run(work(factory))
-        assert count(factory.database) == 1
+        assert count(factory.database) == 2
 
 
 def test_the_faces_are_up_to_date() -> None:
