@@ -48,6 +48,14 @@ FULL = {
     "feedback": {"nested": [1, 2.5, True, None, {"deep": "er"}], "empty": {}},
     "created_at": "2025-01-02T03:04:05.000006Z",
     "updated_at": "2025-02-03T04:05:06Z",
+    "lease_expires_at": "2025-02-03T04:10:06.000007Z",
+    "lease_token": "0f" * 16,
+    "lease_s": 300.5,
+    "attempts": 2,
+    "max_attempts": 5,
+    "run_after": "2025-02-03T04:00:00Z",
+    "last_error": "it\ndid not work",
+    "dedupe_key": "k-1",
 }
 LATER = {
     "id": "t-later",
