@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from hopper_data.routing.asynchronous import AsyncTaskRepository
 from tests.test_concurrency import together
 
 LONG_S = 120
+START = datetime(2100, 3, 1, tzinfo=UTC)
 WORKERS = 8
 
 
@@ -219,3 +221,25 @@ def test_tasks_of_an_event_loop_share_a_queue(url: str) -> None:
     assert len({key for keys in done for key in keys}) == 60
     with open_factory(url) as factory:
         check_each_was_done_once(factory, 60)
+
+
+def test_an_asynchronous_repository_takes_a_clock_and_waits(url: str) -> None:
+    moments = [START]
+
+    async def run() -> None:
+        with open_factory(url) as factory:
+            async with factory.get_async_session() as session:
+                tasks = AsyncTaskRepository(session, clock=lambda: moments[0])
+                assert await tasks.wait_for_tasks(0.01) is False
+                await tasks.create(id="a", title="x", run_after=START + timedelta(hours=1))
+                assert await tasks.wait_for_tasks(0) is False
+                moments[0] += timedelta(hours=1)
+                assert await tasks.wait_for_tasks(0) is True
+                (task,) = await tasks.claim_next("agent-1", lease=60)
+                assert task.lease_expires_at == moments[0] + timedelta(seconds=60)
+                assert (await tasks.get_queue_statistics()).leases_held == 1
+                assert not (await tasks.explain_readiness("a")).ready
+                assert (await tasks.release("a", task.lease_token)).status == "pending"
+                assert len(await tasks.get_events("a")) == 2
+
+    asyncio.run(run())
