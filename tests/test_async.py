@@ -262,8 +262,10 @@ def test_one_event_loop_after_the_other(make_url: Callable[..., str]) -> None:
         for _ in range(3):
             asyncio.run(work())
             # What a loop had open is closed with it.
-            names = [thread.name for thread in threading.enumerate()]
-            assert not [name for name in names if "_connection_worker_thread" in name]
+            for thread in threading.enumerate():
+                if "_connection_worker_thread" in thread.name:
+                    thread.join(30)
+                    assert not thread.is_alive()
         assert count(database) == 12
         database.close_pool()
     name = url.rpartition("/")[2].partition("?")[0]
