@@ -35,6 +35,7 @@ from hopper_data.database import (
 )
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
+from hopper_data.libpq import keep_alive
 from hopper_data.session import Session, check_retries, open_session
 from hopper_data.statements import LEADING, control_word
 from hopper_data.transactions import Savepoint
@@ -307,11 +308,16 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             max_inactive_connection_lifetime=0,
             init=self._initialize,
             reset=_nothing_to_reset,
-            server_settings={"application_name": "hopper_data"},
+            server_settings={
+                # Where a day begins, and what years there are, must not depend on the server.
+                "timezone": "UTC",
+                "application_name": dict(self.url.options).get("application_name", "hopper_data"),
+            },
         )
 
     async def _initialize(self, conn: Any) -> None:
         self._born[conn] = time.monotonic()
+        keep_alive(conn._transport.get_extra_info("socket"), self.url)
         for name in ("timestamptz", "timestamp", "uuid", "json", "jsonb"):
             # As text, which is what the fields write and read on every driver.
             await conn.set_type_codec(
