@@ -127,16 +127,28 @@ class _SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
     _pending: Any = None
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
+        if self._is_pending():
+            await asyncio.wait({self._pending})  # else another thread might be the first
         loop = asyncio.get_running_loop()
         self._pending = loop.run_in_executor(None, self._execute_here, sql, params or ())
+        self._pending.add_done_callback(asyncio.Future.exception)  # a cancelled task looks at none
         return await asyncio.shield(self._pending)
 
-    async def settle(self) -> None:
-        """Wait for the statement of a cancelled task, and take back what it did."""
-        if self._pending is not None and not self._pending.done():
-            await asyncio.wait({self._pending})
-        if self.conn.in_transaction:
-            self.conn.rollback()
+    def _is_pending(self) -> bool:
+        """Whether the statement of a cancelled task goes on."""
+        return self._pending is not None and not self._pending.done()
+
+    async def give_back(self, close: Callable[[Any], object]) -> None:
+        """Take back what a cancelled task did, and close, once its last statement is done."""
+        if not self._is_pending():
+            self._undo_and(close)
+            return
+        self._pending.add_done_callback(lambda _: self._undo_and(close))
+        await asyncio.wait({self._pending})
+
+    def _undo_and(self, close: Callable[[Any], object]) -> None:
+        _roll_back(self.conn)
+        close(self.conn)
 
     def _execute_here(self, sql: str, params: Any) -> Any:
         cursor = self.conn.execute(sql, params)
@@ -166,7 +178,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
 
     def _take_settings(self) -> None:
         self._places = asyncio.Semaphore(self.config.max_connections)
-        self._acquire_timeout = self.config.connect_timeout_s
+        self._acquire_timeout = self.config.connect_timeout_s or None  # 0 is no limit
         self._taken = 0
         self._pool: Any = None
 
@@ -222,7 +234,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
                 f"for {self.config.pool_timeout_s:g} s"
             ) from None
         try:
-            async with asyncio.timeout(self.config.connect_timeout_s):
+            async with asyncio.timeout(self._acquire_timeout):
                 connection = await self._checked_connection()
         except TimeoutError:
             self._places.release()
@@ -327,11 +339,15 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
     async def _pool_acquire(self, pool: Any) -> Any:
         while True:
             conn = await pool.acquire()
-            if await self._usable_async(conn):
+            usable = False
+            try:
+                usable = await self._usable_async(conn)
+            finally:
+                if not usable:  # or the task was cancelled
+                    _terminate(conn)
+                    await pool.release(conn)
+            if usable:
                 return _PostgresConnection(conn)
-            with suppress(asyncpg.InterfaceError):
-                conn.terminate()
-            await pool.release(conn)
 
     async def _usable_async(self, conn: Any) -> bool:
         inner = getattr(conn, "_con", conn)
@@ -350,20 +366,21 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         inner = conn.conn
         if inner is None:
             return
-        # The pool has taken back one that the server ended; asking that one is an error.
-        if not conn.stale() and inner.is_in_transaction():
-            try:
-                await inner.execute("ROLLBACK")
-            except _BROKEN:
-                inner.terminate()
         self._returning += 1
         try:
             surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
-            if surplus and not conn.stale():
-                await inner.close()
-            await self._pool.release(inner)
+            # The pool has taken back one that the server ended; asking that one is an error.
+            if not conn.stale() and inner.is_in_transaction():
+                _terminate(inner)  # its rollback was not answered, or was cancelled
+            elif surplus and not conn.stale():
+                with suppress(*_BROKEN):
+                    await inner.close(timeout=self._acquire_timeout)
         finally:
-            self._returning -= 1
+            try:
+                with suppress(*_BROKEN):
+                    await self._pool.release(inner, timeout=self._acquire_timeout)
+            finally:
+                self._returning -= 1
 
     def _idle_count(self) -> int:
         return int(self._pool.get_idle_size()) if self._pool else 0
@@ -396,7 +413,11 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = pwasyncio.await_(self.aconnect())
         connection.guard, connection.guard_open = 0, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
-        self.execute_sql(f"BEGIN{level}")
+        try:
+            self.execute_sql(f"BEGIN{level}")
+        except asyncio.CancelledError:
+            _terminate(connection.conn)  # it may have begun
+            raise
 
     def begin_read_only(self) -> None:
         self.begin("REPEATABLE READ READ ONLY")
@@ -419,9 +440,24 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 
     def rollback(self) -> None:
         try:
-            self.execute_sql("ROLLBACK")
-        except DatabaseError:
+            pwasyncio.await_(self._roll_back_in_time())
+        except (DatabaseError, TimeoutError):
             logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
+
+    async def _roll_back_in_time(self) -> None:
+        connection = await self.aconnect()
+        # A cancelled task must not wait for a server that says nothing any more.
+        try:
+            async with asyncio.timeout(self._acquire_timeout):
+                await self.aexecute_sql("ROLLBACK")
+        except (TimeoutError, asyncio.CancelledError):
+            _terminate(connection.conn)
+            raise
+
+
+def _terminate(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool has taken it back already
+        connection.terminate()
 
 
 async def _nothing_to_reset(_connection: Any) -> None:
@@ -454,6 +490,8 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
     def __init__(self, config: Any, url: Any, shared: SqliteDatabase) -> None:
         super().__init__(config, url=url)
         self._take_settings()
+        if self.in_memory:
+            self._acquire_timeout = None  # the synchronous side has a limit of its own
         self._shared = shared
         self._idle: list[Any] = []
 
@@ -472,7 +510,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
     async def _pool_acquire(self, _pool: Any) -> Any:
         if self.in_memory:
-            return _SharedMemoryConnection(await asyncio.to_thread(self._shared._connect))
+            return _SharedMemoryConnection(await self._borrow())
         while self._idle:
             connection = self._idle.pop()
             if not connection.stale():
@@ -482,16 +520,34 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
     async def _pool_release(self, conn: Any) -> None:
         if self.in_memory:
-            await conn.settle()
-            self._shared._close(conn.conn)
+            await conn.give_back(self._shared._close)
             return
-        if not conn.stale():
-            # Behind whatever a cancelled task has left in the connection's queue.
-            await conn.conn._execute(_roll_back, conn.conn._conn)
-        if conn.stale() or len(self._idle) >= self.config.pool_size:
-            await conn.close()
-        else:
-            self._idle.append(conn)
+        inner = conn.conn
+        try:
+            if not conn.stale():
+                # Behind whatever a cancelled task has left in the connection's queue.
+                await inner._execute(_roll_back, inner._conn)
+            if conn.stale() or len(self._idle) >= self.config.pool_size:
+                await conn.close()
+            else:
+                self._idle.append(conn)
+        except BaseException:
+            # Cancelled once more. Its thread would keep the process from ending.
+            inner.stop()
+            raise
+
+    async def _borrow(self) -> Any:
+        """The connection of the synchronous side, which has it back if nobody takes it."""
+        borrowing = asyncio.get_running_loop().run_in_executor(None, self._shared._connect)
+        try:
+            return await asyncio.shield(borrowing)
+        except asyncio.CancelledError:
+            borrowing.add_done_callback(self._return_borrowed)
+            raise
+
+    def _return_borrowed(self, borrowing: asyncio.Future[Any]) -> None:
+        if borrowing.exception() is None:
+            self._shared._close(borrowing.result())
 
     async def _pool_close(self) -> None:
         idle, self._idle = self._idle, []
