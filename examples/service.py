@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -22,12 +23,14 @@ from hopper_data import (
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 
 app = FastAPI(title="Tasks")
+logger = logging.getLogger("tasks")
 
 
 async def session() -> AsyncIterator[AsyncSession]:
     """One session for each request: committed when it ends well, rolled back when it does not.
 
-    Asynchronous on purpose: FastAPI ends a synchronous dependency on another thread.
+    Asynchronous on purpose: FastAPI ends a synchronous dependency on another thread. Its scope is
+    the function, below, so that what is committed is known before the answer is sent.
     """
     async with get_async_session() as opened:
         yield opened
@@ -42,14 +45,14 @@ async def tasks(
 Tasks = Annotated[AsyncTaskRepository, Depends(tasks)]
 
 
-class NewTask(BaseModel):
+class NewTask(BaseModel, extra="forbid"):
     title: str
     priority: str = "medium"
     tags: list[str] = []
     id: str | None = None
 
 
-class StatusChange(BaseModel):
+class StatusChange(BaseModel, extra="forbid"):
     status: str
 
 
@@ -59,7 +62,9 @@ async def create_task(new: NewTask, tasks: Tasks) -> dict[str, Any]:
 
 
 @app.get("/tasks")
-async def list_tasks(tasks: Tasks, limit: int = 20, after: str | None = None) -> dict[str, Any]:
+async def list_tasks(
+    tasks: Tasks, limit: Annotated[int, Query(le=100)] = 20, after: str | None = None
+) -> dict[str, Any]:
     page = await tasks.page(limit=limit, after=after, order_by="-created_at")
     return {"items": [task.to_dict() for task in page.items], "next": page.next}
 
@@ -88,6 +93,10 @@ STATUS_CODES: dict[type[DatabaseError], int] = {
 
 @app.exception_handler(DatabaseError)
 async def explain(_: Request, error: DatabaseError) -> JSONResponse:
-    """The error in its own words, with the code of its most special class."""
+    """The code of the error's most special class, and its own words where they are the caller's."""
     codes = [STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES]
-    return JSONResponse({"detail": str(error)}, status_code=codes[0] if codes else 500)
+    code = codes[0] if codes else 500
+    if code < 500:
+        return JSONResponse({"detail": str(error)}, code)
+    logger.error("%s", error, exc_info=error)
+    return JSONResponse({"detail": "the database cannot do this now; try again later"}, code)

@@ -11,7 +11,7 @@ import pytest
 
 from examples import async_worker
 from examples.service import app
-from hopper_data import TaskRepository, Worker, connect
+from hopper_data import TaskRepository, Worker, connect, create_database, using
 from hopper_data.database import Database, proxy
 from hopper_data.session import open_session
 
@@ -82,11 +82,57 @@ def test_fifty_requests_at_once(database: Database) -> None:
 def test_a_service_without_a_database_is_unavailable() -> None:
     connect("postgresql://nobody@127.0.0.1:1/none")
 
-    async def work(client: httpx.AsyncClient) -> int:
-        return (await client.get("/tasks")).status_code
+    async def work(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.get("/tasks")
 
-    assert serve(proxy.obj, work) == 503
+    answer = serve(proxy.obj, work)
+    assert answer.status_code == 503
+    assert "127.0.0.1" not in answer.text
     proxy.initialize(None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/tasks", {"title": "x", "prioriti": "high"}),
+        ("POST", "/tasks", {"tags": ["no title"]}),
+        ("PUT", "/tasks/taken/status", {"status": "claimed", "agent": "ann"}),
+        ("GET", "/tasks?limit=101", None),
+    ],
+)
+def test_a_request_that_is_not_as_described_is_refused(
+    database: Database, method: str, path: str, body: Any
+) -> None:
+    async def work(client: httpx.AsyncClient) -> int:
+        return (await client.request(method, path, json=body)).status_code
+
+    assert serve(database, work) == 422
+    with open_session(database) as session:
+        assert TaskRepository(session).count() == 0
+
+
+def test_what_cannot_be_committed_is_not_said_to_be_done(make_url: Callable[..., str]) -> None:
+    database = create_database(make_url("postgresql"))
+    with open_session(database) as session:
+        session.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'not at this hour'; END $$"
+        )
+        session.execute(
+            "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON tasks DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+
+    async def work(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/tasks", json={"title": "x"})
+
+    with using(database):
+        answer = serve(database, work)
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the database cannot do this now; try again later"}
+    with open_session(database) as session:
+        assert TaskRepository(session).count() == 0
+    database.close_pool()
 
 
 def test_workers_do_every_task_once(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
