@@ -1,0 +1,125 @@
+"""Runs operations by all contenders, and holds their answers against each other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contenders import Contender, contenders
+from benchmarks.data import World
+from benchmarks.operations import Operation
+from benchmarks.timing import Work, medians
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How many seconds an operation takes each contender, once."""
+
+    key: str
+    title: str
+    backend: str
+    size: int
+    seconds: dict[str, float]
+    goal: float | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times the driver's time ours is."""
+        return self.seconds["hopper_data"] / self.seconds["driver"]
+
+
+class AnswersDiffer(AssertionError):
+    """Two contenders did not do the same work."""
+
+
+def measure(
+    world: World, operations: Iterable[Operation], budget_s: float
+) -> Iterator[tuple[Operation, Measured]]:
+    """Each operation, and what it takes whom."""
+    backend = str(world.database.dialect)
+    with ExitStack() as stack:
+        everybody = contenders(world.database)
+        for contender in everybody:
+            stack.callback(contender.close)
+        for operation in operations:
+            works = {each.name: _work(operation, world, each) for each in everybody}
+            _warm_up(operation, everybody, works)
+            taken = medians(works, budget_s)
+            seconds = {name: time / operation.times for name, time in taken.items()}
+            yield (
+                operation,
+                Measured(
+                    operation.key,
+                    operation.title,
+                    backend,
+                    world.size,
+                    seconds,
+                    operation.goal(backend),
+                ),
+            )
+
+
+def _work(operation: Operation, world: World, contender: Contender) -> Work:
+    return Work(
+        functools.partial(operation.run, contender),
+        functools.partial(operation.arguments, world),
+        functools.partial(operation.undo, world) if operation.undo else _nothing,
+        contender.reading if operation.reads else None,
+    )
+
+
+def _nothing(_arguments: Any, _answer: Any) -> None:
+    pass
+
+
+def _warm_up(operation: Operation, everybody: Sequence[Contender], works: dict[str, Work]) -> None:
+    """Run each once, untimed; `AnswersDiffer` where one answers otherwise than the driver."""
+    expected: Any = None
+    for contender in everybody:
+        plain = functools.partial(_plain_record, contender.plain, operation.differs)
+        answer = works[contender.name](lambda found, plain=plain: comparable(found, plain))[1]
+        if expected is None:
+            expected = answer
+        elif answer != expected:
+            raise AnswersDiffer(
+                f"{operation.title}: {contender.name} answers {_first(answer, expected)}, "
+                f"the driver {_first(expected, answer)}"
+            )
+
+
+def _plain_record(
+    plain: Callable[[Any], dict[str, Any]], differs: Sequence[str], record: Any
+) -> dict[str, Any]:
+    return {
+        name: comparable(value)
+        for name, value in sorted(plain(record).items())
+        if name not in differs
+    }
+
+
+def comparable(answer: Any, plain: Callable[[Any], Any] | None = None) -> Any:
+    """An answer as plain data: records as dicts, and numbers without their last digits."""
+    if isinstance(answer, list):
+        return [comparable(item, plain) for item in answer]
+    if isinstance(answer, dict):
+        return {str(name): comparable(value, plain) for name, value in answer.items()}
+    if isinstance(answer, float):
+        return round(answer, 9)
+    if plain is None or isinstance(answer, int | str | None):
+        return answer
+    return plain(answer)
+
+
+def _first(answer: Any, other: Any) -> Any:
+    """The first part of an answer that another one does not have."""
+    if isinstance(answer, list) and isinstance(other, list):
+        if len(answer) != len(other):
+            return f"{len(answer)} rows"
+        pairs = zip(answer, other, strict=True)
+        return next((_first(one, two) for one, two in pairs if one != two), answer)
+    if isinstance(answer, dict) and isinstance(other, dict):
+        return {name: value for name, value in answer.items() if other.get(name, ...) != value}
+    return answer

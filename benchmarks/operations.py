@@ -1,0 +1,283 @@
+"""What is measured, and the goals: how many times the driver's time it may take."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from benchmarks.contenders import Contender
+from benchmarks.data import (
+    BEGINNING,
+    RARE_TAG,
+    ROOT,
+    STEP,
+    TASK_COLUMNS,
+    World,
+    as_text,
+    copy_into_postgresql,
+    copy_into_sqlite,
+    create_fields,
+    new_connection,
+    project_name,
+    task_id,
+    tidy,
+)
+
+GETS = 200
+_OWN = ("id", "created_at", "updated_at")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the table.
+
+    `run(contender, arguments)` is timed; `arguments(world, round)` and `undo(world, answer)` are
+    not. `times` is how often it does the thing. `differs` are columns in which the answers of two
+    contenders need not be the same.
+    """
+
+    key: str
+    title: str
+    run: Callable[[Contender, Any], Any]
+    arguments: Callable[[World], Any]
+    goals: tuple[float | None, float | None]
+    times: int = 1
+    reads: bool = True
+    grows: bool = True
+    undo: Callable[[World, Any, Any], None] | None = None
+    differs: Sequence[str] = ()
+
+    def goal(self, backend: str) -> float | None:
+        return self.goals[backend == "postgresql"]
+
+
+def some_ids(world: World, count: int) -> list[str]:
+    numbers = random.Random(count).sample(range(world.size), min(count, world.size))
+    return [task_id(number) for number in numbers]
+
+
+def _cursor(world: World) -> tuple[datetime, str]:
+    number = world.size - world.page_at
+    return BEGINNING + number * STEP, task_id(number)
+
+
+def _delete_made(world: World, _arguments: Any, answer: Any) -> None:
+    _delete(world, [record.id for record in answer])
+
+
+def _delete(world: World, ids: Sequence[str]) -> None:
+    connection = new_connection(world.database)
+    cursor = connection.cursor()
+    if world.database.dialect == "sqlite":
+        some = "SELECT value FROM json_each(?)"
+        cursor.execute(f"DELETE FROM tasks WHERE id IN ({some})", (json.dumps(ids),))
+    else:
+        cursor.execute("DELETE FROM tasks WHERE id = ANY(%s)", (list(ids),))
+    connection.commit()
+    connection.close()
+    if len(ids) >= 1000:
+        tidy(world.database)
+
+
+def _owners(world: World) -> dict[str, str]:
+    return {key: f"owner-{number}" for number, key in enumerate(some_ids(world, 100))}
+
+
+def _changes(world: World) -> list[dict[str, Any]]:
+    ids = some_ids(world, 1000)
+    return [
+        {"id": key, "owner": f"owner-{number}", "priority": "high"}
+        for number, key in enumerate(ids)
+    ]
+
+
+def _restore(world: World, arguments: Any, _answer: Any) -> None:
+    """Take back what an update has changed."""
+    ids = list(arguments) if isinstance(arguments, dict) else [row["id"] for row in arguments]
+    connection = new_connection(world.database)
+    mark = world.database.param
+    sql = f"UPDATE tasks SET owner = {mark}, priority = 'low', updated_at = created_at "
+    connection.cursor().executemany(f"{sql} WHERE id = {mark}", [("nobody", key) for key in ids])
+    connection.commit()
+    connection.close()
+
+
+def _passing_tasks(world: World) -> list[str]:
+    """The ids of 1,000 tasks that are there to be deleted."""
+    now = as_text(BEGINNING)
+    rows = []
+    for number, fields in enumerate(create_fields(1000)):
+        row = dict.fromkeys(TASK_COLUMNS)
+        row.update(fields, id=f"passing-{number:04d}", created_at=now, updated_at=now)
+        row.update(status="pending", attempts=0, max_attempts=3)
+        row.update(tags='["passing","by"]', required_capabilities='["python"]')
+        rows.append(tuple(row.values()))
+    connection = new_connection(world.database)
+    copy = copy_into_sqlite if world.database.dialect == "sqlite" else copy_into_postgresql
+    copy(connection, "tasks", TASK_COLUMNS, rows)
+    connection.commit()
+    connection.close()
+    return [row[0] for row in rows]
+
+
+OPERATIONS = (
+    Operation(
+        "get",
+        "get by key",
+        lambda c, ids: [c.get(key) for key in ids],
+        lambda world: some_ids(world, GETS),
+        (1.5, 1.15),
+        times=GETS,
+    ),
+    Operation(
+        "session",
+        "get by key, each in a session of its own",
+        lambda c, ids: [c.get_alone(key) for key in ids],
+        lambda world: some_ids(world, 50),
+        (None, None),
+        times=50,
+        grows=False,
+    ),
+    Operation(
+        "create",
+        "create, each committed",
+        lambda c, rows: c.create_each(rows),
+        lambda _: create_fields(50),
+        (1.5, 1.15),
+        times=50,
+        reads=False,
+        undo=_delete_made,
+        differs=_OWN,
+    ),
+    Operation(
+        "create-1000",
+        "create 1,000 in one transaction",
+        lambda c, rows: c.create_together(rows),
+        lambda _: create_fields(1000),
+        (1.5, 1.1),
+        reads=False,
+        undo=_delete_made,
+        differs=_OWN,
+    ),
+    Operation(
+        "bulk-create",
+        "bulk create 10,000",
+        lambda c, rows: c.bulk_create(rows),
+        lambda _: create_fields(10_000),
+        (1.3, 1.3),
+        reads=False,
+        undo=_delete_made,
+        differs=_OWN,
+    ),
+    Operation(
+        "update",
+        "update one",
+        lambda c, owners: c.update_together(owners),
+        _owners,
+        (1.3, 1.15),
+        times=100,
+        reads=False,
+        undo=_restore,
+        differs=("updated_at", "priority"),
+    ),
+    Operation(
+        "bulk-update",
+        "bulk update 1,000",
+        lambda c, rows: c.bulk_update(rows),
+        _changes,
+        (1.3, 1.15),
+        reads=False,
+        undo=_restore,
+    ),
+    Operation(
+        "bulk-delete",
+        "bulk delete 1,000",
+        lambda c, ids: c.bulk_delete(ids),
+        _passing_tasks,
+        (1.3, 1.15),
+        reads=False,
+    ),
+    Operation(
+        "filter",
+        "filter, order, limit 50",
+        lambda c, given: [c.newest(*given) for _ in range(10)],
+        lambda _: (project_name(3), "pending"),
+        (1.3, 1.15),
+        times=10,
+    ),
+    Operation(
+        "page",
+        "keyset page at 50,000",
+        lambda c, after: [c.page(*after) for _ in range(10)],
+        _cursor,
+        (1.3, 1.15),
+        times=10,
+    ),
+    Operation(
+        "tag",
+        "tag, 1 row in 1,000",
+        lambda c, tag: [c.tagged(tag) for _ in range(10)],
+        lambda _: RARE_TAG,
+        (1.5, 1.3),
+        times=10,
+    ),
+    Operation(
+        "search",
+        "search",
+        lambda c, _: [c.search() for _ in range(5)],
+        lambda _: None,
+        (1.5, 1.3),
+        times=5,
+    ),
+    Operation(
+        "ready",
+        "ready tasks, the best 50",
+        lambda c, _: [c.ready() for _ in range(5)],
+        lambda _: None,
+        (1.5, 1.3),
+        times=5,
+    ),
+    Operation(
+        "active",
+        "projects with active tasks",
+        lambda c, _: [c.active_projects() for _ in range(10)],
+        lambda _: None,
+        (1.5, 1.3),
+        times=10,
+    ),
+    Operation(
+        "statistics",
+        "statistics of a project",
+        lambda c, project: [c.statistics(project) for _ in range(10)],
+        lambda _: project_name(3),
+        (1.5, 1.3),
+        times=10,
+    ),
+    Operation(
+        "hierarchy",
+        "hierarchy of 1,000",
+        lambda c, root: c.hierarchy(root),
+        lambda _: ROOT,
+        (1.5, 1.2),
+        grows=False,
+    ),
+    Operation(
+        "analytics",
+        "analytics over all decisions",
+        lambda c, _: c.analytics(),
+        lambda _: None,
+        (1.5, 1.2),
+    ),
+    Operation(
+        "rows",
+        "10,000 rows as models",
+        lambda c, count: c.rows(count),
+        lambda _: 10_000,
+        (1.4, 1.4),
+        grows=False,
+    ),
+)
