@@ -496,6 +496,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         self._idle: list[Any] = []
 
     async def _run_async(self, sql: str, params: Any) -> Any:
+        self._check_transaction((await self.aconnect()).conn, sql)
         try:
             return await super()._run_async(sql, params)
         except peewee.OperationalError as error:

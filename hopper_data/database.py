@@ -152,9 +152,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return not self.in_memory and super()._outlived(entry)
 
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
-        if self.in_transaction() and self._transaction_is_gone(sql):
-            # What is written now would stay, whatever becomes of the rest.
-            raise DatabaseError("nothing more is done: an earlier error has ended this transaction")
+        self._check_transaction(self._state.conn, sql)
         try:
             return super()._run_statement(sql, params, **options)
         except peewee.OperationalError as error:
@@ -189,10 +187,13 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         self._note_time(sql, start)
         return cursor
 
-    def _transaction_is_gone(self, sql: str) -> bool:
-        if self._state.conn.in_transaction or sql.startswith("BEGIN"):
-            return False
-        return not isinstance(self.top_transaction(), peewee._manual)
+    def _check_transaction(self, connection: Any, sql: str) -> None:
+        """A DatabaseError where SQLite has ended the transaction that `sql` is meant for."""
+        if not self.in_transaction() or connection.in_transaction or sql.startswith("BEGIN"):
+            return
+        if not isinstance(self.top_transaction(), peewee._manual):
+            # What is written now would stay, whatever becomes of the rest.
+            raise DatabaseError("nothing more is done: an earlier error has ended this transaction")
 
     def begin(self, lock_type: str | None = None) -> None:
         connection = self.connection()
