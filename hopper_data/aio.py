@@ -121,6 +121,42 @@ def _row_count(status: str) -> int:
     return int(count) if count.isdigit() else -1
 
 
+class _SqliteConnection(pwasyncio.AsyncSqliteConnection):
+    """A connection of aiosqlite, whose thread is asked once for each statement."""
+
+    unanswered = False
+
+    async def _execute(self, sql: str, params: Any = None) -> Any:
+        return await self.ask(_run, sql, params or ())
+
+    async def ask(self, fn: Callable[..., T], *args: Any) -> T:
+        """The result of `fn(connection, *args)`, called in the connection's thread."""
+        self.unanswered = True
+        try:
+            answer = await self.conn._execute(fn, self.conn._conn, *args)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self.unanswered = False
+            raise
+        self.unanswered = False
+        return cast("T", answer)
+
+    def is_clean(self) -> bool:
+        """Whether nothing is under way, and no transaction is open."""
+        return not self.unanswered and not self.conn._conn.in_transaction
+
+
+def _run(connection: sqlite3.Connection, sql: str, params: Any) -> Any:
+    cursor = connection.execute(sql, params)
+    return pwasyncio.CursorAdapter(
+        cursor.fetchall(),
+        lastrowid=cursor.lastrowid,
+        rowcount=cursor.rowcount,
+        description=cursor.description,
+    )
+
+
 class _SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
     """The connection of a database in memory, lent by the synchronous side for one session."""
 
@@ -517,7 +553,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
             if not connection.stale():
                 return connection
         opened = await aiosqlite.Connection(self._open, 1000)
-        return pwasyncio.AsyncSqliteConnection(opened)
+        return _SqliteConnection(opened)
 
     async def _pool_release(self, conn: Any) -> None:
         if self.in_memory:
@@ -525,7 +561,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
             return
         inner = conn.conn
         try:
-            if not conn.stale():
+            if not conn.stale() and not conn.is_clean():
                 # Behind whatever a cancelled task has left in the connection's queue.
                 await inner._execute(_roll_back, inner._conn)
             if conn.stale() or len(self._idle) >= self.config.pool_size:

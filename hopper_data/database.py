@@ -277,6 +277,7 @@ def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
 
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 _STREAM_ROWS = 1000
+_PLAIN_BEGIN = "BEGIN; "
 _COPY_BYTES = 2**18
 
 
@@ -392,7 +393,11 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         state = self._state
-        if not (state.transactions and self._guard_covers_reads) or self._is_watched():
+        # Before anything else, a read of ours needs no transaction: each statement of one would see
+        # the data anew all the same.
+        early = getattr(self._guard, "begin", "") == _PLAIN_BEGIN
+        covered = early or self._guard_covers_reads
+        if not (state.transactions and covered) or self._is_watched():
             rows = super().fetch_all(sql, params)
             # What follows, until something is written again, needs no savepoint of its own.
             self._guard.covers_reads = bool(state.transactions) and self._guard_open
@@ -403,7 +408,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             cursor.execute(sql, params)
             rows = cast("list[Any]", cursor.fetchall())
         except Exception:
-            self._undo_statement(self._guard_number)
+            if not early:
+                self._undo_statement(self._guard_number)
             with translated(self):
                 raise
         self._note_time(sql, start)
@@ -475,21 +481,22 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         """Whether nothing was written since the savepoint was made."""
         return getattr(self._guard, "covers_reads", False)
 
-    # A transaction begins together with its first statement, which saves a round trip.
+    # A transaction begins together with its first statement, which saves a round trip, or not at
+    # all when there are only reads of ours.
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         if args or kwargs:
             self._set_guard(0, is_open=False)
             super().begin(*args, **kwargs)
         else:
-            self._begin_late("BEGIN")
+            self._begin_late(_PLAIN_BEGIN)
 
     def _begin_late(self, statement: str) -> None:
         self.connection()
         if self.has_lost_connection():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before it was used")
         self._set_guard(0, is_open=False)
-        self._guard.begin = f"{statement}; "
+        self._guard.begin = statement
 
     def _take_begin(self) -> str:
         """The BEGIN that has to travel now, if any."""
@@ -554,7 +561,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                     self.execute_sql(f"CLOSE {name}")
 
     def begin_read_only(self) -> None:
-        self._begin_late("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._begin_late("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ")
 
     def forbid_writes(self) -> None:
         # It ends with the savepoint.

@@ -36,12 +36,27 @@ def test_an_empty_session_sends_nothing(database: Database) -> None:
 def test_the_first_statement_begins_it(database: Database, read_only: bool) -> None:
     with open_session(database, read_only=read_only) as session:
         TaskRepository(session).count()
-        assert status(database) == "in transaction"
+        assert status(database) == ("in transaction" if read_only else "idle")
         ((isolation,),) = session.execute("SHOW transaction_isolation")
         assert isolation == ("repeatable read" if read_only else "read committed")
     with open_session(database) as session:
         session.execute("SELECT 1")
         assert status(database) == "in transaction"
+
+
+def test_reads_alone_need_no_transaction(database: Database) -> None:
+    with open_session(database) as session:
+        tasks = TaskRepository(session)
+        tasks.get_all(limit=1)
+        with pytest.raises(DatabaseError, match="run `hopper-data migrate` first"):
+            database.fetch_all("SELECT * FROM nowhere")
+        assert tasks.count() == 0
+        assert status(database) == "idle"
+        tasks.create(id="a", title="a")
+        assert status(database) == "in transaction"
+        assert tasks.exists("a")
+        with open_session(database) as other:
+            assert TaskRepository(other).exists("a")
 
 
 def test_who_takes_the_connection_finds_it_begun(database: Database) -> None:
