@@ -14,6 +14,7 @@ import asyncio
 import functools
 import logging
 import re
+import select
 import sqlite3
 import time
 import weakref
@@ -29,6 +30,7 @@ from hopper_data.database import (
     Database,
     PostgresqlDatabase,
     SqliteDatabase,
+    begin_in_turn,
     is_write,
     looked_too_early,
     proxy,
@@ -57,6 +59,8 @@ logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 P = ParamSpec("P")
 T = TypeVar("T")
 _BATCH = 500
+_SOON_S = 0.05
+_FRESH_S = 0.1
 
 
 # -- connections ----------------------------------------------------------------------------------
@@ -69,6 +73,8 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
         super().__init__(conn)
         self.guard = 0
         self.guard_open = False
+        self.begin = ""
+        """The BEGIN that has to be sent before anything else."""
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
         statement = _numbered(sql)
@@ -92,12 +98,21 @@ class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
         description = [(name,) for name in names]
         return pwasyncio.CursorAdapter(records, rowcount=len(records), description=description)
 
+    async def fetch(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """The rows of a query."""
+        await self._acquire_lock()
+        try:
+            return cast("list[Any]", await self.conn.fetch(_numbered(sql), *params))
+        finally:
+            self._lock.release()
+
     async def commit(self) -> str:
         """Commit, and give what the server says that it did."""
         async with self._lock:
             return str(await self.conn.execute("COMMIT"))
 
 
+_PLAIN_BEGIN = "BEGIN"
 _WITH = re.compile(LEADING + r"WITH\b", re.IGNORECASE)
 _CHANGES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
@@ -216,6 +231,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         self._places = asyncio.Semaphore(self.config.max_connections)
         self._acquire_timeout = self.config.connect_timeout_s or None  # 0 is no limit
         self._taken = 0
+        self._lanes = asyncio.Semaphore(self.config.pool_size)
         self._pool: Any = None
 
     def connect(self, reuse_if_open: bool = False) -> bool:
@@ -284,10 +300,26 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return connection
 
     async def _checked_connection(self) -> Any:
-        pool = await self._ensure_pool()
-        connection = await self._pool_acquire(pool)
-        connection._pool = pool
+        in_lane = await self._lane()
+        try:
+            pool = self._pool or await self._ensure_pool()
+            connection = await self._pool_acquire(pool)
+        except BaseException:
+            if in_lane:
+                self._lanes.release()
+            raise
+        connection._pool, connection.in_lane = pool, in_lane
         return connection
+
+    async def _lane(self) -> bool:
+        """Wait a moment for one of the connections that are kept; whether one is to be had."""
+        # One that comes back soon is had sooner than a new one.
+        try:
+            async with asyncio.timeout(_SOON_S):
+                await self._lanes.acquire()
+        except TimeoutError:
+            return False
+        return True
 
     async def _release_conn(self, conn: Any) -> None:
         try:
@@ -295,6 +327,8 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         finally:
             self._taken -= 1
             self._places.release()
+            if conn.in_lane:
+                self._lanes.release()
 
     def pool_status(self) -> dict[str, int]:
         """How many connections are in use and idle, and how many there may be."""
@@ -345,6 +379,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         super().__init__(config, url=url)
         self._take_settings()
         self._born: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self._answered: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         self._returning = 0
 
     async def _create_pool_async(self) -> Any:
@@ -390,7 +425,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         recycle_s = self.config.recycle_s
         if recycle_s and time.monotonic() - self._born.get(inner, 0) > recycle_s:
             return False
-        if not self.config.pre_ping:
+        fresh = time.monotonic() - self._answered.get(inner, -_FRESH_S) < _FRESH_S
+        if not self.config.pre_ping or (fresh and _is_quiet(inner)):
             return True
         try:
             await conn.execute("SELECT 1")
@@ -402,6 +438,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         inner = conn.conn
         if inner is None:
             return
+        if not conn.stale():
+            self._answered[getattr(inner, "_con", inner)] = time.monotonic()
         self._returning += 1
         try:
             surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
@@ -425,6 +463,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = await self.aconnect()
         if not self._state.transactions or connection is None:
             return await super()._run_async(sql, params)
+        if connection.begin:
+            await self._begin_async(connection)
         if not is_write(sql):
             if connection.guard_open:
                 await self._close_guard_async(connection, control_word(sql))
@@ -440,6 +480,30 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
             raise
 
+    async def _begin_async(self, connection: Any) -> None:
+        begin, connection.begin = connection.begin, ""
+        try:
+            await connection.conn.execute(begin)
+        except asyncio.CancelledError:
+            _terminate(connection.conn)  # it may have begun
+            raise
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query of ours that writes nothing."""
+        if self._is_watched():
+            return super().fetch_all(sql, params)
+        return cast("list[Any]", pwasyncio.await_(self._fetch_async(sql, params)))
+
+    async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        start = time.perf_counter()
+        with translated(self):
+            connection = await self.aconnect()
+            if connection.begin and connection.begin != _PLAIN_BEGIN:
+                await self._begin_async(connection)
+            rows: list[Any] = await connection.fetch(sql, params)
+        self._note_time(sql, start)
+        return rows
+
     async def _close_guard_async(self, connection: Any, word: str) -> None:
         connection.guard_open = not word
         if word in ("SAVEPOINT", "SET"):
@@ -449,17 +513,16 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = pwasyncio.await_(self.aconnect())
         connection.guard, connection.guard_open = 0, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
-        try:
-            self.execute_sql(f"BEGIN{level}")
-        except asyncio.CancelledError:
-            _terminate(connection.conn)  # it may have begun
-            raise
+        connection.begin = f"{_PLAIN_BEGIN}{level}"
 
     def begin_read_only(self) -> None:
         self.begin("REPEATABLE READ READ ONLY")
 
     def commit(self) -> None:
         connection = self._state.conn
+        if connection is not None and connection.begin:
+            connection.begin = ""  # there were reads of ours alone
+            return
         if connection is None or connection.stale():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
         try:
@@ -475,6 +538,10 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             )
 
     def rollback(self) -> None:
+        connection = self._state.conn
+        if connection is not None and connection.begin:
+            connection.begin = ""
+            return
         try:
             pwasyncio.await_(self._roll_back_in_time())
         except (DatabaseError, TimeoutError):
@@ -494,6 +561,15 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 def _terminate(connection: Any) -> None:
     with suppress(asyncpg.InterfaceError):  # the pool has taken it back already
         connection.terminate()
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether a connection of asyncpg is open, with nothing to read that might be its end."""
+    if connection.is_closed() or not hasattr(select, "poll"):
+        return False
+    watched = select.poll()
+    watched.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not watched.poll(0)
 
 
 async def _nothing_to_reset(_connection: Any) -> None:
@@ -544,6 +620,21 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         if not self.in_memory:
             self._prepare_file()
         return object()
+
+    def begin(self, lock_type: str | None = None) -> None:
+        connection = pwasyncio.await_(self.aconnect())
+        if self.in_memory or lock_type:
+            super().begin(lock_type)
+            return
+        with translated(self):
+            pwasyncio.await_(connection.ask(begin_in_turn, self.config.busy_timeout_ms))
+
+    def begin_read_only(self) -> Any:
+        connection = pwasyncio.await_(self.aconnect())
+        if self.in_memory:
+            return super().begin_read_only()
+        with translated(self):
+            return pwasyncio.await_(connection.ask(_begin_read_only))
 
     async def _pool_acquire(self, _pool: Any) -> Any:
         if self.in_memory:
@@ -633,6 +724,13 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
 
 _peewee_sqlite: Any = peewee.SqliteDatabase
+
+
+def _begin_read_only(connection: sqlite3.Connection) -> Any:
+    connection.execute("BEGIN DEFERRED")
+    (before,) = connection.execute("PRAGMA query_only").fetchone()
+    connection.execute("PRAGMA query_only = ON")
+    return before
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

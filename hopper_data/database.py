@@ -201,7 +201,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             super().begin(lock_type)
             return
         with translated(self):
-            _begin_in_turn(connection, self.config.busy_timeout_ms)
+            begin_in_turn(connection, self.config.busy_timeout_ms)
 
     def rollback(self) -> None:
         # SQLite ends the transaction by itself on some errors, such as a full disk.
@@ -251,7 +251,7 @@ def looked_too_early(error: Exception) -> bool:
     return str(error).startswith("no such table: ")
 
 
-def _begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
+def begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
     """BEGIN IMMEDIATE, tried again after a short random time for as long as others write.
 
     SQLite's own way to wait sleeps up to 100 ms at a time, so that newcomers overtake, and some
