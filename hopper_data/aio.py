@@ -11,10 +11,7 @@ for, and its connections are closed when the loop shuts down.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import re
-import select
 import sqlite3
 import time
 import weakref
@@ -39,7 +36,7 @@ from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.libpq import keep_alive
 from hopper_data.session import Session, check_retries, open_session
-from hopper_data.statements import LEADING, control_word
+from hopper_data.statements import control_word
 from hopper_data.transactions import Savepoint
 
 try:
@@ -51,6 +48,16 @@ except ImportError as error:
         "asynchronous sessions need an extra: pip install 'hopper-data[async]'"
     ) from error
 
+from hopper_data.aio_connections import (  # needs the extra, too
+    PLAIN_BEGIN,
+    PostgresConnection,
+    SharedMemoryConnection,
+    SqliteConnection,
+    is_quiet,
+    roll_back,
+    terminate,
+)
+
 __all__ = ["AsyncSession", "async_database", "open_async_session", "run_in_async_transaction"]
 
 logger = logging.getLogger("hopper_data")
@@ -61,155 +68,6 @@ T = TypeVar("T")
 _BATCH = 500
 _SOON_S = 0.05
 _FRESH_S = 0.1
-
-
-# -- connections ----------------------------------------------------------------------------------
-
-
-class _PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
-    """A connection of asyncpg. Its statements are prepared once and kept."""
-
-    def __init__(self, conn: Any) -> None:
-        super().__init__(conn)
-        self.guard = 0
-        self.guard_open = False
-        self.begin = ""
-        """The BEGIN that has to be sent before anything else."""
-
-    async def _execute(self, sql: str, params: Any = None) -> Any:
-        statement = _numbered(sql)
-        if _WITH.match(sql):
-            # It may give rows or only write.
-            prepared = await self.conn.prepare(statement)
-            records = await prepared.fetch(*(params or ()))
-            description = [(attribute.name,) for attribute in prepared.get_attributes()]
-            return pwasyncio.CursorAdapter(
-                records, rowcount=_row_count(prepared.get_statusmsg()), description=description
-            )
-        if _CHANGES.match(sql) and not _RETURNING.search(sql):
-            status = await self.conn.execute(statement, *(params or ()))
-            return pwasyncio.CursorAdapter([], rowcount=_row_count(status))
-        if not params and not _ROWS.match(sql):
-            # Transaction control; the server may answer COMMIT with ROLLBACK.
-            status = await self.conn.execute(statement)
-            return pwasyncio.CursorAdapter([], rowcount=_row_count(status), description=[])
-        records = await self.conn.fetch(statement, *(params or ()))
-        names = list(records[0].keys()) if records else []
-        description = [(name,) for name in names]
-        return pwasyncio.CursorAdapter(records, rowcount=len(records), description=description)
-
-    async def fetch(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """The rows of a query."""
-        await self._acquire_lock()
-        try:
-            return cast("list[Any]", await self.conn.fetch(_numbered(sql), *params))
-        finally:
-            self._lock.release()
-
-    async def commit(self) -> str:
-        """Commit, and give what the server says that it did."""
-        async with self._lock:
-            return str(await self.conn.execute("COMMIT"))
-
-
-_PLAIN_BEGIN = "BEGIN"
-_WITH = re.compile(LEADING + r"WITH\b", re.IGNORECASE)
-_CHANGES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-_RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
-_ROWS = re.compile(
-    LEADING + r"(SELECT|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.IGNORECASE
-)
-_PLACES = re.compile("%%|%s")
-
-
-@functools.lru_cache(maxsize=2048)
-def _numbered(sql: str) -> str:
-    """`sql` with the placeholders of asyncpg."""
-    if "%" not in sql:
-        return sql
-    numbers = iter(range(1, 40_000))
-    return _PLACES.sub(lambda m: "%" if m[0] == "%%" else f"${next(numbers)}", sql)
-
-
-def _row_count(status: str) -> int:
-    count = status.rpartition(" ")[2]
-    return int(count) if count.isdigit() else -1
-
-
-class _SqliteConnection(pwasyncio.AsyncSqliteConnection):
-    """A connection of aiosqlite, whose thread is asked once for each statement."""
-
-    unanswered = False
-
-    async def _execute(self, sql: str, params: Any = None) -> Any:
-        return await self.ask(_run, sql, params or ())
-
-    async def ask(self, fn: Callable[..., T], *args: Any) -> T:
-        """The result of `fn(connection, *args)`, called in the connection's thread."""
-        self.unanswered = True
-        try:
-            answer = await self.conn._execute(fn, self.conn._conn, *args)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self.unanswered = False
-            raise
-        self.unanswered = False
-        return cast("T", answer)
-
-    def is_clean(self) -> bool:
-        """Whether nothing is under way, and no transaction is open."""
-        return not self.unanswered and not self.conn._conn.in_transaction
-
-
-def _run(connection: sqlite3.Connection, sql: str, params: Any) -> Any:
-    cursor = connection.execute(sql, params)
-    return pwasyncio.CursorAdapter(
-        cursor.fetchall(),
-        lastrowid=cursor.lastrowid,
-        rowcount=cursor.rowcount,
-        description=cursor.description,
-    )
-
-
-class _SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
-    """The connection of a database in memory, lent by the synchronous side for one session."""
-
-    _pending: Any = None
-
-    async def _execute(self, sql: str, params: Any = None) -> Any:
-        if self._is_pending():
-            await asyncio.wait({self._pending})  # else another thread might be the first
-        loop = asyncio.get_running_loop()
-        self._pending = loop.run_in_executor(None, self._execute_here, sql, params or ())
-        self._pending.add_done_callback(asyncio.Future.exception)  # a cancelled task looks at none
-        return await asyncio.shield(self._pending)
-
-    def _is_pending(self) -> bool:
-        """Whether the statement of a cancelled task goes on."""
-        return self._pending is not None and not self._pending.done()
-
-    async def give_back(self, close: Callable[[Any], object]) -> None:
-        """Take back what a cancelled task did, and close, once its last statement is done."""
-        if not self._is_pending():
-            self._undo_and(close)
-            return
-        self._pending.add_done_callback(lambda _: self._undo_and(close))
-        await asyncio.wait({self._pending})
-
-    def _undo_and(self, close: Callable[[Any], object]) -> None:
-        _roll_back(self.conn)
-        close(self.conn)
-
-    def _execute_here(self, sql: str, params: Any) -> Any:
-        cursor = self.conn.execute(sql, params)
-        rows = cursor.fetchall()
-        return pwasyncio.CursorAdapter(
-            rows,
-            lastrowid=cursor.lastrowid,
-            rowcount=cursor.rowcount,
-            description=cursor.description,
-        )
 
 
 # -- databases ------------------------------------------------------------------------------------
@@ -415,10 +273,10 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 usable = await self._usable_async(conn)
             finally:
                 if not usable:  # or the task was cancelled
-                    _terminate(conn)
+                    terminate(conn)
                     await pool.release(conn)
             if usable:
-                return _PostgresConnection(conn)
+                return PostgresConnection(conn)
 
     async def _usable_async(self, conn: Any) -> bool:
         inner = getattr(conn, "_con", conn)
@@ -426,7 +284,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         if recycle_s and time.monotonic() - self._born.get(inner, 0) > recycle_s:
             return False
         fresh = time.monotonic() - self._answered.get(inner, -_FRESH_S) < _FRESH_S
-        if not self.config.pre_ping or (fresh and _is_quiet(inner)):
+        if not self.config.pre_ping or (fresh and is_quiet(inner)):
             return True
         try:
             await conn.execute("SELECT 1")
@@ -445,7 +303,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
             # The pool has taken back one that the server ended; asking that one is an error.
             if not conn.stale() and inner.is_in_transaction():
-                _terminate(inner)  # its rollback was not answered, or was cancelled
+                terminate(inner)  # its rollback was not answered, or was cancelled
             elif surplus and not conn.stale():
                 with suppress(*_BROKEN):
                     await inner.close(timeout=self._acquire_timeout)
@@ -485,7 +343,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         try:
             await connection.conn.execute(begin)
         except asyncio.CancelledError:
-            _terminate(connection.conn)  # it may have begun
+            terminate(connection.conn)  # it may have begun
             raise
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
@@ -498,7 +356,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         start = time.perf_counter()
         with translated(self):
             connection = await self.aconnect()
-            if connection.begin and connection.begin != _PLAIN_BEGIN:
+            if connection.begin and connection.begin != PLAIN_BEGIN:
                 await self._begin_async(connection)
             rows: list[Any] = await connection.fetch(sql, params)
         self._note_time(sql, start)
@@ -513,7 +371,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = pwasyncio.await_(self.aconnect())
         connection.guard, connection.guard_open = 0, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
-        connection.begin = f"{_PLAIN_BEGIN}{level}"
+        connection.begin = f"{PLAIN_BEGIN}{level}"
 
     def begin_read_only(self) -> None:
         self.begin("REPEATABLE READ READ ONLY")
@@ -554,22 +412,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             async with asyncio.timeout(self._acquire_timeout):
                 await self.aexecute_sql("ROLLBACK")
         except (TimeoutError, asyncio.CancelledError):
-            _terminate(connection.conn)
+            terminate(connection.conn)
             raise
-
-
-def _terminate(connection: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # the pool has taken it back already
-        connection.terminate()
-
-
-def _is_quiet(connection: Any) -> bool:
-    """Whether a connection of asyncpg is open, with nothing to read that might be its end."""
-    if connection.is_closed() or not hasattr(select, "poll"):
-        return False
-    watched = select.poll()
-    watched.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not watched.poll(0)
 
 
 async def _nothing_to_reset(_connection: Any) -> None:
@@ -638,13 +482,13 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
     async def _pool_acquire(self, _pool: Any) -> Any:
         if self.in_memory:
-            return _SharedMemoryConnection(await self._borrow())
+            return SharedMemoryConnection(await self._borrow())
         while self._idle:
             connection = self._idle.pop()
             if not connection.stale():
                 return connection
         opened = await aiosqlite.Connection(self._open, 1000)
-        return _SqliteConnection(opened)
+        return SqliteConnection(opened)
 
     async def _pool_release(self, conn: Any) -> None:
         if self.in_memory:
@@ -654,7 +498,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         try:
             if not conn.stale() and not conn.is_clean():
                 # Behind whatever a cancelled task has left in the connection's queue.
-                await inner._execute(_roll_back, inner._conn)
+                await inner._execute(roll_back, inner._conn)
             if conn.stale() or len(self._idle) >= self.config.pool_size:
                 await conn.close()
             else:
@@ -731,11 +575,6 @@ def _begin_read_only(connection: sqlite3.Connection) -> Any:
     (before,) = connection.execute("PRAGMA query_only").fetchone()
     connection.execute("PRAGMA query_only = ON")
     return before
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.rollback()
 
 
 _by_loop: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
