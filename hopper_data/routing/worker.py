@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import signal
 import threading
 import time
@@ -39,7 +40,7 @@ logger = logging.getLogger("hopper_data.worker")
 Duration = timedelta | float
 T = TypeVar("T")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-_SHORT_WAIT_S = 1.0
+_SHORT_WAIT_S = _LONGEST_WAIT_S = 1.0
 _THREADS = 4
 _STUBBORN_S = 5.0  # for a handler that goes on although it is cancelled
 
@@ -474,8 +475,13 @@ class _ThreadRun(_Run):
             self._wait_for_event()
 
     def _wait_for_event(self, timeout_s: float | None = None) -> None:
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            with suppress(Empty):
+                # Python handles a signal that comes right before a wait when the wait is over.
+                self._events.get(timeout=min(left_s, _LONGEST_WAIT_S))
+                break
         with suppress(Empty):
-            self._events.get(timeout=timeout_s)
             while True:
                 self._events.get_nowait()
 
