@@ -40,7 +40,10 @@ def write_with_threads(url: str, name: str, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for result in [pool.submit(write, database, f"{name}-{n}") for n in range(threads)]:
             result.result()
-    assert database.pool_status() == {"in_use": 0, "idle": min(threads, 5), "max": 20}
+    status = database.pool_status()
+    # A thread that begins late may find the connection of one that has ended.
+    assert (status["in_use"], status["max"]) == (0, 20)
+    assert 1 <= status["idle"] <= min(threads, 5)
     database.close_pool()
 
 
