@@ -264,9 +264,8 @@ def test_events_are_followed(database: Database) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_a_late_transaction_is_followed_too(database: Database) -> None:
-    if database.dialect == "sqlite":
-        pytest.skip("one writes at a time there")
     early, late = add(database), add(database)
     process = start("tail", "-f", "-n", "0")
     assert process.stdout is not None
