@@ -230,6 +230,9 @@ _BROKEN = (
 )
 
 
+_NEXT_HOST = (OSError, asyncpg.TargetServerAttributeNotMatched, asyncpg.CannotConnectNowError)
+
+
 class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, PostgresqlDatabase):
     """A PostgreSQL database, through asyncpg."""
 
@@ -242,10 +245,10 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 
     async def _create_pool_async(self) -> Any:
         return await asyncpg.create_pool(
-            _asyncpg_dsn(self.url),
+            connect=self._connect_to_one,
             min_size=0,
             max_size=self.config.max_connections,
-            timeout=self.config.connect_timeout_s,
+            timeout=self._acquire_timeout,
             max_inactive_connection_lifetime=0,
             init=self._initialize,
             reset=_nothing_to_reset,
@@ -255,6 +258,24 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 "application_name": dict(self.url.options).get("application_name", "hopper_data"),
             },
         )
+
+    async def _connect_to_one(
+        self, _dsn: None, *, timeout: float | None = None, **options: Any
+    ) -> Any:
+        """A connection to the first host that will do.
+
+        Each has its part of the time, so that one that says nothing leaves some for the next;
+        asyncpg would spend all of it there.
+        """
+        urls = _asyncpg_urls(self.url)
+        part = timeout and timeout / len(urls)
+        failure: BaseException | None = None
+        for url in urls:
+            try:
+                return await asyncpg.connect(url, timeout=part, **options)
+            except _NEXT_HOST as error:
+                failure = error
+        raise cast("BaseException", failure)
 
     async def _initialize(self, conn: Any) -> None:
         self._born[conn] = time.monotonic()
@@ -433,11 +454,19 @@ _LIBPQ_ALONE = (
 )
 
 
-def _asyncpg_dsn(url: DatabaseURL) -> str:
-    """The URL without what libpq alone understands."""
-    kept = tuple(item for item in url.options if not item[0].startswith(_LIBPQ_ALONE))
-    plain = DatabaseURL(Backend.POSTGRESQL, url.database, url.user, url.password, url.hosts, kept)
-    return plain.render(hide_password=False)
+def _asyncpg_urls(url: DatabaseURL) -> list[str]:
+    """A URL for each host, in their order, without what libpq alone understands."""
+    kept = {name: value for name, value in url.options if not name.startswith(_LIBPQ_ALONE)}
+    rounds = [kept]
+    if kept.get("target_session_attrs") == "prefer-standby":
+        rounds = [{**kept, "target_session_attrs": wish} for wish in ("standby", "any")]
+    return [
+        DatabaseURL(
+            Backend.POSTGRESQL, url.database, url.user, url.password, hosts, tuple(options.items())
+        ).render(hide_password=False)
+        for options in rounds
+        for hosts in (url.hosts[n : n + 1] for n in range(len(url.hosts) or 1))
+    ]
 
 
 class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase):

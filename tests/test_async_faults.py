@@ -20,6 +20,8 @@ from hopper_data import (
     run_in_async_transaction,
 )
 from hopper_data.aio import AsyncSession, async_database, open_async_session
+from hopper_data.chat import UserRepository
+from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
@@ -413,3 +415,86 @@ def test_every_write_is_accounted_for_while_the_server_restarts(
     assert not set(failed) & stored
     assert stored <= {*done, *unknown}
     assert len(done) > 100
+
+
+def test_a_restart_without_a_warning_inside_a_session_leaves_no_half_of_it(
+    own: tuple[Server, Database],
+) -> None:
+    server, database = own
+
+    async def work() -> None:
+        with pytest.raises(DatabaseUnavailable) as raised:
+            async with open_async_session(database) as session:
+                await add(session, 1)
+                await asyncio.to_thread(server.restart, "immediate")
+        assert raised.value.retryable
+        await assert_well(database)
+
+    asyncio.run(work())
+    assert numbers(database) == []
+
+
+def test_a_host_that_says_nothing_leaves_time_for_the_next(
+    own: tuple[Server, Database],
+) -> None:
+    server, database = own
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        port = silent.getsockname()[1]
+        several = create_database(
+            f"postgresql://postgres@/postgres?host=/nowhere,127.0.0.1,{server.folder}"
+            f"&port=5432,{port},5432&target_session_attrs=read-write"
+        )
+
+        async def work() -> None:
+            async with open_async_session(several) as session:
+                await add(session, 1)
+            await assert_well(several)
+
+        asyncio.run(work())
+    assert numbers(database) == [1]
+
+
+def test_a_standby_is_preferred_but_not_needed(own: tuple[Server, Database]) -> None:
+    server, database = own
+    several = create_database(
+        f"postgresql://postgres@/postgres?host=/nowhere,{server.folder}"
+        "&port=5432,5432&target_session_attrs=prefer-standby"
+    )
+    only = create_database(
+        f"postgresql://postgres@/postgres?host={server.folder}&target_session_attrs=standby"
+    )
+
+    async def work() -> None:
+        async with open_async_session(several) as session:
+            await add(session, 1)
+        with pytest.raises(DatabaseUnavailable, match="target attribute"):
+            async with open_async_session(only):
+                pytest.fail("it is no standby")
+        await assert_well(several)
+
+    asyncio.run(work())
+    assert numbers(database) == [1]
+
+
+def test_every_connection_is_given_back_under_errors(make_url: Callable[..., str]) -> None:
+    database = create_database(make_url("postgresql"))
+
+    async def fail(number: int) -> None:
+        for turn in range(5):
+            with pytest.raises(LookupError):
+                async with open_async_session(database) as session:
+                    await AsyncUserRepository(session).create(
+                        email=f"a{number}.{turn}@b.example", subject_id="1"
+                    )
+                    raise LookupError("mine")
+
+    async def work() -> None:
+        await asyncio.gather(*(fail(number) for number in range(30)))
+        status = (await async_database(database)).pool_status()
+        assert status["in_use"] == 0
+        assert status["idle"] <= 5
+
+    asyncio.run(work())
+    with open_session(database) as session:
+        assert UserRepository(session).count() == 0
+    database.close_pool()
