@@ -85,7 +85,11 @@ async def refused(database: Database) -> DatabaseUnavailable:
 # -- silence --------------------------------------------------------------------------------------
 
 
-def test_a_server_that_falls_silent(server: Server, open_database: Callable[..., Database]) -> None:
+def test_a_server_that_falls_silent(
+    server: Server, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else what has just answered is not asked again.
+    monkeypatch.setattr("hopper_data.aio._FRESH_S", 0)
     database = open_database(connect_timeout_s=0.5)
 
     async def work() -> None:
