@@ -173,6 +173,8 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         """Wait a moment for one of the connections that are kept; whether one is to be had."""
         # One that comes back soon is had sooner than a new one.
         try:
+            if not self._lanes.locked():
+                return await self._lanes.acquire()
             async with asyncio.timeout(_SOON_S):
                 await self._lanes.acquire()
         except TimeoutError:

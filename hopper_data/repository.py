@@ -42,6 +42,7 @@ __all__ = ["Page", "Repository"]
 
 M = TypeVar("M", bound=BaseModel)
 _WORTH_COPYING = 20
+_STREAMED = 100
 Filters = Mapping[str, Any]
 
 
@@ -421,15 +422,22 @@ class Repository(Generic[M]):
         if question is None:
             return self._list(self._ordered(make(), order_by), skip, limit)
         parse_order(self.model, order_by)
+        order = tuple(order_by) if isinstance(order_by, list) else order_by
+        whole = Outline((question.shape, order), question.values)
+        return self._some(whole, lambda: self._ordered(make(), order_by), skip, limit)
+
+    def _some(
+        self, question: Outline | None, make: Callable[[], Any], skip: int, limit: int | None
+    ) -> list[M]:
+        """Some of the rows of `make()`, whose outline is `question`, in the order that it has."""
+        if question is None:
+            return self._list(make(), skip, limit)
         bounds = self._bounds(skip, limit)
         if limit == 0:
             return []
         given = [value for value in bounds if value is not None]
-        order = tuple(order_by) if isinstance(order_by, list) else order_by
-        whole = Outline(
-            (question.shape, order, bounds[0] is None, len(given)), [*question.values, *given]
-        )
-        return self._ask(whole, lambda: _bounded(self._ordered(make(), order_by), *bounds))
+        whole = Outline((question.shape, bounds[0] is None, len(given)), [*question.values, *given])
+        return self._ask(whole, lambda: _bounded(make(), *bounds))
 
     def _bounds(self, skip: int, limit: int | None) -> tuple[int | None, int | None]:
         """What LIMIT and OFFSET say, None for nothing."""
@@ -510,9 +518,10 @@ class Repository(Generic[M]):
 
     def _stream(self, query: Any) -> Iterator[M]:
         sql, params = self.database.get_sql_context().sql(query).query()
-        for row in self.database.stream(sql, params):
-            yield self._from_row(row)
-            _ = self.database  # refuses where the session has ended meanwhile
+        for chunk in rowsets.chunks(self.database.stream(sql, params), _STREAMED):
+            for model in self._build(chunk):
+                yield model
+                _ = self.database  # refuses where the session has ended meanwhile
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from peewee import SQL, Source
 
 from hopper_data.errors import ValidationError
+from hopper_data.fastpath import Outline
 from hopper_data.fields import dump_json, shorten
+from hopper_data.querying import outline
 from hopper_data.repository import Filters
 from hopper_data.routing.arguments import distinct_texts
 from hopper_data.routing.circles import dependencies_of
@@ -113,12 +115,14 @@ class TaskRepository(QueueRepository):
         if not isinstance(query, str):
             raise ValidationError(f"query is {shorten(query)}; it must be a text", "query")
         parsed = parse_search(query)
-        base = self._filtered(self._select(), filters)
-        found = self._matching(base, parsed) if parsed else base.where(_NOTHING)
-        return self._list(found, skip, limit)
+        if not parsed:
+            return self._list(self._filtered(self._select(), filters).where(_NOTHING), skip, limit)
+        hits = _Hits(self.database.dialect, parsed)
+        question = Outline(("search",), hits.values).then(outline(Task, filters))
+        return self._some(question, lambda: self._matching(hits, filters), skip, limit)
 
-    def _matching(self, base: Any, query: SearchQuery) -> Any:
-        hits = _Hits(self.database.dialect, query)
+    def _matching(self, hits: _Hits, filters: Filters | None) -> Any:
+        base = self._filtered(self._select(), filters)
         joined = base.join(hits, on=SQL('hit.task_id = "t1"."id"'), attr="hit")
         return joined.order_by(
             SQL("hit.place DESC"), SQL("hit.score DESC"), Task.created_at.desc(), Task.id
@@ -196,7 +200,10 @@ class _Hits(Source):
     def __init__(self, dialect: str, query: SearchQuery) -> None:
         super().__init__()
         self.dialect = dialect
-        self.query = query
+        if dialect == "sqlite":
+            self.values = [query.fts5("title"), query.fts5("title", "description"), query.fts5()]
+        else:
+            self.values = [query.tsquery()]
 
     def __sql__(self, ctx: Any) -> Any:
         if self.dialect == "sqlite":
@@ -207,16 +214,16 @@ class _Hits(Source):
             "WHEN ts_filter(search_tsvector, '{a, b}') @@ query THEN 1 ELSE 0 END AS place "
             "FROM tasks AS task, CAST("
         )
-        ctx.value(self.query.tsquery(), converter=False)
+        ctx.value(self.values[0], converter=False)
         return ctx.literal(" AS tsquery) AS query WHERE search_tsvector @@ query) AS hit")
 
     def _fts5(self, ctx: Any) -> Any:
         among = "task_search.rowid IN (SELECT rowid FROM task_search WHERE task_search MATCH "
         ctx.literal(f"(SELECT d.task_id, -bm25(task_search, 8.0, 3.0, 1.0) AS score, ({among}")
-        ctx.value(self.query.fts5("title"), converter=False).literal(f")) + ({among}")
-        ctx.value(self.query.fts5("title", "description"), converter=False)
+        ctx.value(self.values[0], converter=False).literal(f")) + ({among}")
+        ctx.value(self.values[1], converter=False)
         ctx.literal(
             ")) AS place FROM task_search JOIN task_documents AS d ON d.id = task_search.rowid "
             "WHERE task_search MATCH "
         )
-        return ctx.value(self.query.fts5(), converter=False).literal(") AS hit")
+        return ctx.value(self.values[2], converter=False).literal(") AS hit")
