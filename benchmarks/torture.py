@@ -298,6 +298,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer tasks and workers")
     parser.add_argument("--backend", choices=list(PLANS), action="append")
     options = parser.parse_args()
+    logging.getLogger("hopper_data").setLevel(logging.ERROR)  # slow queries are no news here
     plans = QUICK_PLANS if options.quick else PLANS
     outcomes = {}
     for backend in options.backend or list(PLANS):
