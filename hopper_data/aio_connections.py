@@ -7,14 +7,14 @@ import functools
 import re
 import select
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import asyncpg
 from playhouse import pwasyncio
 
-from hopper_data.statements import LEADING
+from hopper_data.statements import LEADING, control_word
 
 __all__ = [
     "PLAIN_BEGIN",
@@ -105,7 +105,8 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     unanswered = False
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
-        return await self.ask(_run, sql, params or ())
+        with _ending(self.conn._connection, sql):
+            return await self.ask(_run, sql, params or ())
 
     async def ask(self, fn: Callable[..., T], *args: Any) -> T:
         """The result of `fn(connection, *args)`, called in the connection's thread."""
@@ -146,7 +147,8 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
         loop = asyncio.get_running_loop()
         self._pending = loop.run_in_executor(None, self._execute_here, sql, params or ())
         self._pending.add_done_callback(asyncio.Future.exception)  # a cancelled task looks at none
-        return await asyncio.shield(self._pending)
+        with _ending(self.conn, sql):
+            return await asyncio.shield(self._pending)
 
     def _is_pending(self) -> bool:
         """Whether the statement of a cancelled task goes on."""
@@ -173,6 +175,17 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
             rowcount=cursor.rowcount,
             description=cursor.description,
         )
+
+
+@contextmanager
+def _ending(connection: sqlite3.Connection | None, sql: str) -> Iterator[None]:
+    """Where the task is cancelled, end its statement, which the rollback would have to wait for."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if connection is not None and not control_word(sql):
+            connection.interrupt()
+        raise
 
 
 def roll_back(connection: sqlite3.Connection) -> None:

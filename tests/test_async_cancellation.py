@@ -189,6 +189,40 @@ def test_a_stream_whose_task_is_cancelled_leaves_nothing(database: Database) -> 
         assert TaskRepository(session).count() == 1500
 
 
+ENDLESS = {
+    "postgresql": "SELECT pg_sleep(1000000)",
+    "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT MAX(x) "
+    "FROM n",
+}
+
+
+def test_the_statement_of_a_cancelled_task_ends(database: Database) -> None:
+    async def work() -> None:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1), open_async_session(database) as session:
+                    await AsyncTaskRepository(session).create(title="lost")
+                    await session.execute(ENDLESS[database.dialect])
+        await assert_nothing_in_use(database)
+        await write(database, "kept")
+
+    asyncio.run(work())
+    assert titles(database) == ["kept"]
+
+
+def test_a_session_goes_on_after_a_statement_that_took_too_long(database: Database) -> None:
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(title="first")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await session.execute(ENDLESS[database.dialect])
+            await AsyncTaskRepository(session).create(title="second")
+
+    asyncio.run(work())
+    assert titles(database) == ["first", "second"]
+
+
 def test_an_error_in_the_middle_of_a_stream_is_the_callers(database: Database) -> None:
     with open_session(database) as session:
         TaskRepository(session).bulk_create([{"title": f"Task {n}"} for n in range(600)])
