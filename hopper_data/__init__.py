@@ -7,8 +7,8 @@
             print(task.id, task.title)
 
 The core, every error and the routing domain are here; planning is `hopper_data.planning`, chat is
-`hopper_data.chat`. Importing the package does no I/O and reads no environment. What only an
-operator needs is imported when it is first used.
+`hopper_data.chat`. Importing the package does no I/O and reads no environment. What not every
+program needs, the models among it, is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -29,35 +29,6 @@ from hopper_data.errors import (
     PoolTimeout,
     SchemaVersionMismatch,
     ValidationError,
-)
-from hopper_data.repository import Page, Repository
-from hopper_data.routing import (
-    DecisionStrategy,
-    ExecutorType,
-    ExternalMapping,
-    ExternalMappingRepository,
-    HopperInstance,
-    HopperInstanceRepository,
-    InstanceScope,
-    InstanceStatus,
-    OldestReady,
-    Platform,
-    Project,
-    ProjectRepository,
-    QueueDepth,
-    QueueStatistics,
-    Readiness,
-    RoutingDecision,
-    RoutingDecisionRepository,
-    Task,
-    TaskEvent,
-    TaskFeedback,
-    TaskFeedbackRepository,
-    TaskPriority,
-    TaskRepository,
-    TaskSource,
-    TaskStatus,
-    Velocity,
 )
 from hopper_data.session import (
     Session,
@@ -82,6 +53,35 @@ if TYPE_CHECKING:
         vacuum_database,
     )
     from hopper_data.migrations import get_schema_version, run_migrations
+    from hopper_data.repository import Page, Repository
+    from hopper_data.routing import (
+        DecisionStrategy,
+        ExecutorType,
+        ExternalMapping,
+        ExternalMappingRepository,
+        HopperInstance,
+        HopperInstanceRepository,
+        InstanceScope,
+        InstanceStatus,
+        OldestReady,
+        Platform,
+        Project,
+        ProjectRepository,
+        QueueDepth,
+        QueueStatistics,
+        Readiness,
+        RoutingDecision,
+        RoutingDecisionRepository,
+        Task,
+        TaskEvent,
+        TaskFeedback,
+        TaskFeedbackRepository,
+        TaskPriority,
+        TaskRepository,
+        TaskSource,
+        TaskStatus,
+        Velocity,
+    )
     from hopper_data.routing.waiting import async_wait_for_tasks, wait_for_tasks
     from hopper_data.routing.worker import GiveBack, Worker
 
@@ -159,6 +159,34 @@ __all__ = [
 ]
 
 _LATER = {
+    "DecisionStrategy": "routing",
+    "ExecutorType": "routing",
+    "ExternalMapping": "routing",
+    "ExternalMappingRepository": "routing",
+    "HopperInstance": "routing",
+    "HopperInstanceRepository": "routing",
+    "InstanceScope": "routing",
+    "InstanceStatus": "routing",
+    "OldestReady": "routing",
+    "Platform": "routing",
+    "Project": "routing",
+    "ProjectRepository": "routing",
+    "QueueDepth": "routing",
+    "QueueStatistics": "routing",
+    "Readiness": "routing",
+    "RoutingDecision": "routing",
+    "RoutingDecisionRepository": "routing",
+    "Task": "routing",
+    "TaskEvent": "routing",
+    "TaskFeedback": "routing",
+    "TaskFeedbackRepository": "routing",
+    "TaskPriority": "routing",
+    "TaskRepository": "routing",
+    "TaskSource": "routing",
+    "TaskStatus": "routing",
+    "Velocity": "routing",
+    "Page": "repository",
+    "Repository": "repository",
     "AsyncSession": "aio",
     "GiveBack": "routing.worker",
     "IntegrityReport": "backup",
@@ -183,6 +211,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "routing":
+        return import_module(f"{__name__}.routing")
     module = _LATER.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,5 +39,8 @@ def test_what_an_operator_needs_comes_when_it_is_used() -> None:
     assert "hopper_data.aio" not in base
     assert "hopper_data.planning" not in base
     assert "hopper_data.chat" not in base
+    assert "hopper_data.model" not in base
+    assert "hopper_data.routing" in modules_after("from hopper_data import Task")
+    assert "hopper_data.routing" in modules_after("import hopper_data; hopper_data.routing.Task")
     assert "hopper_data.migrations" in modules_after("from hopper_data import run_migrations")
     assert "hopper_data.maintenance" in modules_after("from hopper_data import init_database")
