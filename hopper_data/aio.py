@@ -24,6 +24,8 @@ import peewee
 
 from hopper_data.config import Backend, DatabaseURL
 from hopper_data.database import (
+    ISOLATION,
+    READ_COMMITTED,
     Database,
     PostgresqlDatabase,
     SqliteDatabase,
@@ -287,6 +289,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             await conn.set_type_codec(
                 name, schema="pg_catalog", encoder=_as_text, decoder=str, format="text"
             )
+        isolation = await conn.fetchval(f"SHOW {ISOLATION}")
+        self.reads_early = isolation == READ_COMMITTED
 
     async def _pool_acquire(self, pool: Any) -> Any:
         while True:
@@ -379,7 +383,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         start = time.perf_counter()
         with translated(self):
             connection = await self.aconnect()
-            if connection.begin and connection.begin != PLAIN_BEGIN:
+            early = self.reads_early and connection.begin == PLAIN_BEGIN
+            if connection.begin and not early:
                 await self._begin_async(connection)
             rows: list[Any] = await connection.fetch(sql, params)
         self._note_time(sql, start)

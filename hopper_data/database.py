@@ -276,6 +276,7 @@ def begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
 
 
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
+ISOLATION, READ_COMMITTED = "default_transaction_isolation", "read committed"
 _STREAM_ROWS = 1000
 _PLAIN_BEGIN = "BEGIN; "
 _COPY_BYTES = 2**18
@@ -297,6 +298,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     """
 
     dialect = POSTGRESQL
+    reads_early = False
+    """Whether transactions are READ COMMITTED, so that reads before the first write need none."""
 
     def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
         self._setup(config, url)
@@ -320,6 +323,9 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if connection.get_parameter_status("TimeZone") not in ("UTC", "Etc/UTC"):
             # Where a day begins, and what the years 1 and 9999 are, must not depend on the server.
             connection.cursor().execute("SET TIME ZONE 'UTC'")
+        cursor = connection.cursor()
+        cursor.execute(f"SHOW {ISOLATION}")
+        self.reads_early = cursor.fetchone() == (READ_COMMITTED,)
         return connection
 
     def statement_guard(self) -> AbstractContextManager[Any]:
@@ -395,7 +401,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         state = self._state
         # Before anything else, a read of ours needs no transaction: each statement of one would see
         # the data anew all the same.
-        early = getattr(self._guard, "begin", "") == _PLAIN_BEGIN
+        early = self.reads_early and getattr(self._guard, "begin", "") == _PLAIN_BEGIN
         covered = early or self._guard_covers_reads
         if not (state.transactions and covered) or self._is_watched():
             rows = super().fetch_all(sql, params)

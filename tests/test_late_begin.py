@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from hopper_data import DatabaseError, TaskRepository, create_database
+from hopper_data.aio import open_async_session
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
@@ -57,6 +59,26 @@ def test_reads_alone_need_no_transaction(database: Database) -> None:
         assert tasks.exists("a")
         with open_session(database) as other:
             assert TaskRepository(other).exists("a")
+
+
+def test_where_a_transaction_is_one_state_reads_begin_it(database: Database) -> None:
+    with open_session(database) as session:
+        ((name,),) = session.execute("SELECT current_database()")
+    with open_session(database) as session:
+        session.execute(f"ALTER DATABASE {name} SET default_transaction_isolation TO serializable")
+    database.close_pool()
+    with open_session(database) as session:
+        assert TaskRepository(session).count() == 0
+        assert status(database) == "in transaction"
+
+    async def work() -> list[tuple[str, ...]]:
+        async with open_async_session(database) as session:
+            await session.run(TaskRepository(session).count)
+            return await session.execute(
+                "SELECT CASE WHEN now() < statement_timestamp() THEN 'begun before' END"
+            )
+
+    assert asyncio.run(work()) == [("begun before",)]
 
 
 def test_who_takes_the_connection_finds_it_begun(database: Database) -> None:
