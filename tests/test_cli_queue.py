@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,10 +265,12 @@ def test_events_are_followed(database: Database) -> None:
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_a_late_transaction_is_followed_too(database: Database) -> None:
-    early, late = add(database), add(database)
-    process = start("tail", "-f", "-n", "0")
+    before, early, late = add(database), add(database), add(database)
+    with open_session(database) as session:
+        TaskRepository(session).update_status(before, "blocked")
+    process = start("tail", "-f", "-n", "1")
     assert process.stdout is not None
-    time.sleep(1)
+    assert before in process.stdout.readline()
     with open_session(database) as session:
         TaskRepository(session).update_status(early, "claimed")
         other = create_database(database.config)
