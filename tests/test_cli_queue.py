@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
 
-from hopper_data import Task, TaskRepository, create_database
+from hopper_data import Task, TaskRepository, create_database, run_migrations
 from hopper_data.cli.shell import environment, with_references
 from hopper_data.database import Database
 from hopper_data.errors import ValidationError
 from hopper_data.session import open_session
+from tests.servers import own_server
 from tests.test_cli import failed, run
 from tests.test_cli_process import PATIENCE_S, PROGRAM
 
@@ -163,20 +167,28 @@ def test_wrong_use_of_the_worker(database: Database, arguments: list[str], words
     assert words in failed(run("worker", *arguments, "--until-empty"), 2)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A command that goes on, and its output. It is killed when the test fails, or takes long."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*PROGRAM, *arguments], stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        watch = threading.Timer(PATIENCE_S, process.kill)
+        watch.start()
+        try:
+            yield process, process.stdout
+        finally:
+            watch.cancel()
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_worker_lets_its_command_end(database: Database, number: int) -> None:
     made, later = add(database, priority="high"), add(database)
-    process = start("worker", "--exec", "echo begun; sleep 0.5; echo ended")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=PATIENCE_S)
+    with started("worker", "--exec", "echo begun; sleep 0.5; echo ended") as (process, stream):
+        assert stream.readline() == "begun\n"
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output) == (0, "ended\n")
     assert get(database, made).status == "completed"
     assert get(database, later).status == "pending"
@@ -184,11 +196,11 @@ def test_a_stopped_worker_lets_its_command_end(database: Database, number: int) 
 
 def test_a_command_that_does_not_end_is_ended_and_its_task_given_back(database: Database) -> None:
     made = add(database)
-    process = start("worker", "--grace", "0.2s", "--exec", "echo $$; sleep 600 & wait")
-    assert process.stdout is not None
-    group = int(process.stdout.readline())
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE_S)
+    command = "echo $$; sleep 600 & wait"
+    with started("worker", "--grace", "0.2s", "--exec", command) as (process, stream):
+        group = int(stream.readline())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     task = get(database, made)
     assert (task.status, task.attempts, task.owner) == ("pending", 0, None)
@@ -246,41 +258,101 @@ def test_events_are_shown(database: Database) -> None:
     assert "does not exist" in failed(run("tail", "none"))
 
 
-def test_events_are_followed(database: Database) -> None:
-    old = add(database)
+def test_an_event_is_one_line_in_any_terminal(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    made = add(database, id="a" * 50)
     with open_session(database) as session:
-        TaskRepository(session).update_status(old, "claimed")
-    process = start("tail", "-f", "-n", "1", "--json")
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["task_id"] == old
-    for _ in range(3):
-        new = add(database)
-        with open_session(database) as session:
-            TaskRepository(session).update_status(new, "blocked")
-        assert json.loads(process.stdout.readline())["task_id"] == new
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE_S)
+        tasks = TaskRepository(session)
+        (task,) = tasks.claim_next("somebody with a long name")
+        tasks.fail(made, task.lease_token, "no\x1b[2J luck\n" + "x" * 5000, retry_in=0)
+        tasks.claim_next("another")
+    first, second, third = run("tail").stdout.splitlines()
+    assert re.split("  +", first)[1:] == [made, "pending → claimed", "somebody with a long name"]
+    assert "claimed → pending" in second
+    assert "no" in second
+    assert "luck x" in second
+    assert second.endswith("…")
+    assert "\x1b" not in second
+    assert len(second) < 400
+    assert "another  attempt 2" in third
+
+
+def change(database: Database, status: str) -> str:
+    """A new task, and an event of it."""
+    made = add(database)
+    with open_session(database) as session:
+        TaskRepository(session).update_status(made, status)
+    return made
+
+
+def test_events_are_followed(database: Database) -> None:
+    old = change(database, "claimed")
+    with started("tail", "-f", "-n", "1", "--json") as (process, stream):
+        assert json.loads(stream.readline())["task_id"] == old
+        for _ in range(3):
+            new = change(database, "blocked")
+            assert json.loads(stream.readline())["task_id"] == new
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_one_task_is_followed(database: Database) -> None:
+    mine = change(database, "claimed")
+    with started("tail", mine, "-f", "--json") as (process, stream):
+        assert json.loads(stream.readline())["to_status"] == "claimed"
+        change(database, "blocked")
+        with open_session(database) as session:
+            TaskRepository(session).update_status(mine, "completed")
+        event = json.loads(stream.readline())
+        assert (event["task_id"], event["to_status"]) == (mine, "completed")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_a_late_transaction_is_followed_too(database: Database) -> None:
-    before, early, late = add(database), add(database), add(database)
-    with open_session(database) as session:
-        TaskRepository(session).update_status(before, "blocked")
-    process = start("tail", "-f", "-n", "1")
-    assert process.stdout is not None
-    assert before in process.stdout.readline()
-    with open_session(database) as session:
-        TaskRepository(session).update_status(early, "claimed")
-        other = create_database(database.config)
-        with open_session(other) as quick:
-            TaskRepository(quick).update_status(late, "blocked")
-        other.close_pool()
-        assert late in process.stdout.readline()
-    assert early in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE_S)
+    before, early = change(database, "blocked"), add(database)
+    with started("tail", "-f", "-n", "1") as (process, stream):
+        assert before in stream.readline()
+        with open_session(database) as session:
+            TaskRepository(session).update_status(early, "claimed")
+            other = create_database(database.config)
+            late = change(other, "blocked")
+            other.close_pool()
+            assert late in stream.readline()
+        assert early in stream.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_a_server_that_goes_away_is_waited_for() -> None:
+    with own_server() as server:
+        database = create_database(server.url)
+        run_migrations(database=database)
+        old = change(database, "claimed")
+        with started("tail", "-f", "-n", "1", "--json", "--url", server.url) as (process, stream):
+            assert json.loads(stream.readline())["task_id"] == old
+            server.stop()
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("waiting: ")
+            server.start()
+            new = change(database, "blocked")
+            assert json.loads(stream.readline())["task_id"] == new
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+        database.close_pool()
+
+
+@pytest.mark.parametrize("name", ["worker", "queue", "tail"])
+def test_the_help_has_examples_on_lines_of_their_own(name: str) -> None:
+    lines = run(name, "--help").stdout.splitlines()
+    examples = [line for line in lines if line.startswith(f"    hopper-data {name}")]
+    assert len(examples) >= 2
+    assert not [line for line in lines if "\\b" in line or "\b" in line]
 
 
 def test_shells_agree() -> None:

@@ -18,7 +18,7 @@ import click
 from hopper_data.cli.options import common_options, settings
 from hopper_data.cli.output import Column, cell, console, details, print_table, show, table
 from hopper_data.database import Database
-from hopper_data.errors import NotFound, shorten
+from hopper_data.errors import DatabaseUnavailable, NotFound, shorten
 from hopper_data.maintenance import require_schema
 from hopper_data.routing.models import TaskEvent
 from hopper_data.routing.repositories import TaskRepository
@@ -30,11 +30,16 @@ __all__ = ["queue_command", "tail_command", "worker_command"]
 C = TypeVar("C", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 if TYPE_CHECKING:
+    from rich.text import Text
+
     _ParamType = click.ParamType[float]
 else:
     _ParamType = click.ParamType  # generic for type checkers, and from some release on
 _LOOK_AGAIN_S = 0.5
 _WINDOW = 1000
+_AT_ONCE = 2 * _WINDOW
+_CHANGE_WIDTH = len("in progress → completed")
+_NOTE_WIDTH = 200
 _LAST_WORDS_S = 60
 
 
@@ -113,7 +118,7 @@ def worker_command(
     until_empty: bool,
     max_tasks: int | None,
 ) -> None:
-    r"""Run a shell command for each task of the queue.
+    """Run a shell command for each task of the queue.
 
     \b
       hopper-data worker --exec './build.sh {id}' --capability python
@@ -125,7 +130,7 @@ def worker_command(
     feedback; any other code fails it, to be tried again later.
 
     SIGTERM and Ctrl-C end the worker when its commands have ended.
-    """
+    """  # noqa: D301  # click's sign for lines that stay as they are is a real backspace
     from hopper_data.cli.shell import ShellHandler
     from hopper_data.routing.worker import Worker
 
@@ -159,7 +164,16 @@ def worker_command(
 @click.command("queue")
 @common_options
 def queue_command() -> None:
-    """Show what waits to be done, and who is at work."""
+    """Show what waits to be done, and who is at work.
+
+    \b
+      hopper-data queue
+      hopper-data queue --json | jq .ready
+
+    Ready is what a worker may take now; waiting is what has to wait for its time, or for tasks
+    that it depends on. A lease expires when its worker gives no sign of life; the next worker
+    takes such a task.
+    """  # noqa: D301  # as above
     with settings().database() as database:
         require_schema(database)
         with open_session(database, read_only=True) as session:
@@ -184,13 +198,13 @@ def _print_queue(database: Database, statistics: QueueStatistics) -> None:
     if shown:
         print_table(f"Pending in {database.label}", table(columns, shown))
     oldest = statistics.oldest_ready
-    lapsed = statistics.leases_expired
+    waiting, lapsed = statistics.waiting, statistics.leases_expired
     console().print()
     console().print(
         details(
             {
-                "Ready": f"{statistics.ready:,}",
-                "Waiting": f"{statistics.waiting:,}, for their time or for others",
+                "Ready": statistics.ready,
+                "Waiting": f"{waiting:,}, for their time or for others" if waiting else 0,
                 "Oldest ready": None if oldest is None else f"{oldest.id}, {_age(oldest.age_s)}",
                 "Leases": f"{statistics.leases_held:,} held, {lapsed:,} expired",
                 "Last hour": f"{statistics.completed_last_hour:,} completed, "
@@ -226,8 +240,13 @@ def _age(seconds: float) -> str:
 def tail_command(task_id: str | None, follow: bool, lines: int) -> None:
     """Show who did what, to all tasks or to one.
 
-    With --follow and --json each event is one line of JSON.
-    """
+    \b
+      hopper-data tail 4711
+      hopper-data tail --follow --json | jq -r .to_status
+
+    With --follow and --json each event is one line of JSON. A server that goes away meanwhile is
+    waited for.
+    """  # noqa: D301  # as above
     with settings().database() as database:
         require_schema(database)
         events = _newest(database, task_id, lines)
@@ -258,56 +277,67 @@ def _follow(database: Database, task_id: str | None, newest: int | None) -> None
     newest = max(seen, default=0) if newest is None else newest
     seen = {number for number in seen if number <= newest}
     while True:
-        time.sleep(_LOOK_AGAIN_S)
         after = max(seen, default=0) - _WINDOW
-        for event in _after(database, after):
+        found = _patiently_after(database, after)
+        for event in found:
             if event.id not in seen and task_id in (None, event.task_id):
                 _print_line(event)
             seen.add(event.id)
         seen = {number for number in seen if number > after}
+        if len(found) < _AT_ONCE:
+            time.sleep(_LOOK_AGAIN_S)
+
+
+def _patiently_after(database: Database, number: int) -> list[TaskEvent]:
+    told = False
+    while True:
+        try:
+            return _after(database, number)
+        except DatabaseUnavailable as error:
+            if not told:
+                click.echo(f"waiting: {error}", err=True)
+            told = True
+            time.sleep(_LOOK_AGAIN_S)
 
 
 def _after(database: Database, number: int | None) -> list[TaskEvent]:
     with open_session(database, read_only=True) as session:
-        return TaskRepository(session).get_recent_events(after_id=number, limit=2 * _WINDOW)
+        return TaskRepository(session).get_recent_events(after_id=number, limit=_AT_ONCE)
 
 
 def _print_line(event: TaskEvent) -> None:
     if settings().as_json:
         click.echo(json.dumps(event.to_dict(), ensure_ascii=False))
         return
-    words = [f"{event.at:%H:%M:%S}", event.task_id, f"{event.from_status} → {event.to_status}"]
-    words += [event.owner or "", _one_line(event.note)]
-    console().print("  ".join(str(cell(word)) for word in words if word), soft_wrap=True)
+    # A line that is too long for the terminal goes on in the next one, with nothing cut.
+    console().print(_line(event), soft_wrap=True)
 
 
-def _one_line(note: str | None) -> str:
-    return " ".join((note or "").split())
+def _line(event: TaskEvent) -> Text:
+    from rich.text import Text
+
+    change = Text.assemble(cell(event.from_status), " → ", cell(event.to_status))
+    change.align("left", _CHANGE_WIDTH)
+    words = [cell(f"{event.at:%Y-%m-%d %H:%M:%S}", "dim"), cell(event.task_id), change]
+    if event.owner:
+        words.append(cell(event.owner))
+    if event.attempt > 1:
+        words.append(cell(f"attempt {event.attempt}", "yellow"))
+    if event.note:
+        words.append(cell(_on_one_line(event.note, _NOTE_WIDTH), "dim"))
+    line = Text("  ").join(words)
+    line.rstrip()
+    return line
+
+
+def _on_one_line(text: str, width: int) -> str:
+    """A text on one line, of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _print_events(events: list[TaskEvent]) -> None:
     if not events:
         click.echo("nothing has happened yet")
-        return
-    columns = [
-        Column("When"),
-        Column("Task"),
-        Column("From"),
-        Column("To"),
-        Column("Owner"),
-        Column("Attempt", numeric=True),
-        Column("Note", narrows="wrap"),
-    ]
-    rows = [
-        [
-            f"{event.at:%Y-%m-%d %H:%M:%S}",
-            event.task_id,
-            event.from_status,
-            event.to_status,
-            event.owner,
-            event.attempt,
-            _one_line(event.note) or None,
-        ]
-        for event in events
-    ]
-    print_table("What happened, oldest first", table(columns, rows))
+    for event in events:
+        _print_line(event)
