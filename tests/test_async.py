@@ -517,7 +517,7 @@ def test_connections_that_were_closed_while_idle_are_replaced(
             await create(session)
         with open_session(database) as session:
             session.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
                 "WHERE pid <> pg_backend_pid() AND datname = current_database()"
             )
         async with open_async_session(database) as again:
