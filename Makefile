@@ -26,9 +26,9 @@ docs: $(VENV)/ready ## write docs/schema.md from the models
 async: $(VENV)/ready ## write the asynchronous faces of the repositories from their source
 	$(BIN)/python -m tools.async_faces
 
-bench: $(VENV)/ready ## measure speed; see benchmarks/
+bench: $(VENV)/ready ## measure speed, and write docs/performance.md; BENCH=--full or --quick
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## delete the virtual environment, caches and builds
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis

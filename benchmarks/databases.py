@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 
 from hopper_data import create_database, run_migrations
 from hopper_data.database import Database
+from hopper_data.session import open_session
 
 BACKENDS = ("sqlite", "postgresql")
-MakeDatabase = Callable[[str, str], Database]
+
+
+class MakeDatabase(Protocol):
+    """Makes an empty database from a backend and a name."""
+
+    def __call__(self, backend: str, name: str, *, migrated: bool = True) -> Database: ...
 
 
 @contextmanager
 def databases(backends: Sequence[str] = BACKENDS) -> Iterator[MakeDatabase]:
-    """A function that makes a migrated database from a backend and a name; all go at the end."""
+    """A function that makes databases; all of them go at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hopper-bench-")))
         folder.chmod(0o755)
         server = stack.enter_context(_server(folder / "pg")) if "postgresql" in backends else None
 
-        def make(backend: str, name: str) -> Database:
+        def make(backend: str, name: str, *, migrated: bool = True) -> Database:
             if backend == "sqlite":
                 url = f"sqlite:///{folder}/{name}.db"
             else:
@@ -33,11 +40,22 @@ def databases(backends: Sequence[str] = BACKENDS) -> Iterator[MakeDatabase]:
                 _execute(server, f"CREATE DATABASE {name}")
                 url = server.get_uri(name)
             database = create_database(url, slow_query_ms=60_000)
-            run_migrations(database=database)
+            if migrated:
+                run_migrations(database=database)
             stack.callback(database.close_pool)
             return database
 
         yield make
+
+
+def server_version(make: MakeDatabase, backend: str) -> str:
+    """The name and the version of a backend, as people say it."""
+    if backend == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version}"
+    database = make(backend, "version", migrated=False)
+    with open_session(database) as session:
+        ((version,),) = session.execute("SHOW server_version")
+    return f"PostgreSQL {version.split()[0]}"
 
 
 @contextmanager

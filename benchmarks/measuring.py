@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,36 +30,43 @@ class Measured:
         """How many times the driver's time ours is."""
         return self.seconds["hopper_data"] / self.seconds["driver"]
 
+    @property
+    def misses(self) -> bool:
+        """Whether there is a goal, and the ratio, as it is shown, is above it."""
+        return self.goal is not None and round(self.ratio, 2) > self.goal
+
 
 class AnswersDiffer(AssertionError):
     """Two contenders did not do the same work."""
 
 
-def measure(
-    world: World, operations: Iterable[Operation], budget_s: float
-) -> Iterator[tuple[Operation, Measured]]:
-    """Each operation, and what it takes whom."""
+def measure(world: World, operation: Operation, budget_s: float) -> Measured:
+    """What an operation takes whom; `AnswersDiffer` where it is not the same work for all."""
     backend = str(world.database.dialect)
-    with ExitStack() as stack:
-        everybody = contenders(world.database)
+    with _at_work(world, operation) as (everybody, works):
+        _compare(operation, everybody, works)
+        taken = medians(works, budget_s)
+    seconds = {name: time / operation.times for name, time in taken.items()}
+    title, goal = operation.title_for(world), operation.goal(backend)
+    return Measured(operation.key, title, backend, world.size, seconds, goal)
+
+
+def check(world: World, operation: Operation) -> None:
+    """`AnswersDiffer` where an operation is not the same work for all."""
+    with _at_work(world, operation) as (everybody, works):
+        _compare(operation, everybody, works)
+
+
+@contextmanager
+def _at_work(
+    world: World, operation: Operation
+) -> Iterator[tuple[list[Contender], dict[str, Work]]]:
+    everybody = contenders(world.database)
+    try:
+        yield everybody, {each.name: _work(operation, world, each) for each in everybody}
+    finally:
         for contender in everybody:
-            stack.callback(contender.close)
-        for operation in operations:
-            works = {each.name: _work(operation, world, each) for each in everybody}
-            _warm_up(operation, everybody, works)
-            taken = medians(works, budget_s)
-            seconds = {name: time / operation.times for name, time in taken.items()}
-            yield (
-                operation,
-                Measured(
-                    operation.key,
-                    operation.title,
-                    backend,
-                    world.size,
-                    seconds,
-                    operation.goal(backend),
-                ),
-            )
+            contender.close()
 
 
 def _work(operation: Operation, world: World, contender: Contender) -> Work:
@@ -75,12 +82,12 @@ def _nothing(_arguments: Any, _answer: Any) -> None:
     pass
 
 
-def _warm_up(operation: Operation, everybody: Sequence[Contender], works: dict[str, Work]) -> None:
-    """Run each once, untimed; `AnswersDiffer` where one answers otherwise than the driver."""
+def _compare(operation: Operation, everybody: Sequence[Contender], works: dict[str, Work]) -> None:
+    """Run each once, which warms up; one must answer as the driver does."""
     expected: Any = None
     for contender in everybody:
         plain = functools.partial(_plain_record, contender.plain, operation.differs)
-        answer = works[contender.name](lambda found, plain=plain: comparable(found, plain))[1]
+        answer = works[contender.name].answer(functools.partial(comparable, plain=plain))
         if expected is None:
             expected = answer
         elif answer != expected:

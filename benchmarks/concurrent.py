@@ -1,0 +1,136 @@
+"""50 asynchronous gets at once, each in a session of its own where there are sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from benchmarks.contenders.raw import GET, Task, task_of_text
+from benchmarks.data import World
+from benchmarks.measuring import AnswersDiffer, Measured, comparable
+from benchmarks.operations import some_ids
+from benchmarks.timing import in_turn
+from hopper_data import TaskRepository
+from hopper_data.aio import open_async_session
+
+KEY = "async"
+TITLE = "50 concurrent asynchronous gets"
+GETS = 50
+GOALS = {"sqlite": 1.4, "postgresql": 1.3}
+ROUNDS = 25
+_POOL = 20
+Get = Callable[[str], Awaitable[Any]]
+
+
+def measure_gets(world: World, rounds: int = ROUNDS) -> Measured:
+    """What the 50 take together."""
+    seconds = asyncio.run(_measure(world, some_ids(world, GETS), rounds))
+    backend = str(world.database.dialect)
+    return Measured(KEY, TITLE, backend, world.size, seconds, GOALS[backend])
+
+
+async def _measure(world: World, ids: list[str], rounds: int) -> dict[str, float]:
+    makers = {"driver": _aiosqlite, "hopper_data": _ours}
+    if world.database.dialect == "postgresql":
+        makers["driver"] = _asyncpg
+    if importlib.util.find_spec("sqlalchemy"):
+        makers["sqlalchemy"] = _alchemy
+    times: dict[str, list[float]] = {name: [] for name in makers}
+    async with AsyncExitStack() as stack:
+        gets = {name: await stack.enter_async_context(make(world)) for name, make in makers.items()}
+        await _compare(gets, ids)
+        for number in range(rounds):
+            for name in in_turn(list(gets), number):
+                gc.collect()
+                start = time.perf_counter()
+                await asyncio.gather(*map(gets[name], ids))
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+async def _compare(gets: dict[str, Get], ids: list[str]) -> None:
+    """Ask each twice, once to open its connections; all must find the same tasks."""
+    for name, get in gets.items():
+        await asyncio.gather(*map(get, ids))
+        found = await asyncio.gather(*map(get, ids))
+        if [record.title for record in found] != [
+            record.title for record in await asyncio.gather(*map(gets["driver"], ids))
+        ]:
+            raise AnswersDiffer(f"{TITLE}: {name} answers {comparable(found)}")
+
+
+@asynccontextmanager
+async def _aiosqlite(world: World) -> AsyncIterator[Get]:
+    import aiosqlite
+
+    async with aiosqlite.connect(world.database.database, isolation_level=None) as connection:
+
+        async def get(key: str) -> Task:
+            cursor = await connection.execute(GET, (key,))
+            row = await cursor.fetchone()
+            await cursor.close()
+            assert row is not None
+            return task_of_text(row)
+
+        yield get
+
+
+@asynccontextmanager
+async def _asyncpg(world: World) -> AsyncIterator[Get]:
+    import asyncpg
+
+    async def prepare(connection: Any) -> None:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+        )
+
+    sql = GET.replace("?", "$1")
+    url = world.database.url.render(hide_password=False)
+    async with asyncpg.create_pool(url, min_size=5, max_size=_POOL, init=prepare) as pool:
+
+        async def get(key: str) -> Task:
+            return Task(*await pool.fetchrow(sql, key))
+
+        yield get
+
+
+@asynccontextmanager
+async def _ours(world: World) -> AsyncIterator[Get]:
+    async def get(key: str) -> Any:
+        async with open_async_session(world.database, read_only=True) as session:
+            return await session.run(TaskRepository(session).get, key)
+
+    yield get
+
+
+@asynccontextmanager
+async def _alchemy(world: World) -> AsyncIterator[Get]:
+    from sqlalchemy import event
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    from benchmarks.contenders.orm import Task as Mapped
+    from benchmarks.contenders.orm import dumps, engine_url, set_pragmas
+
+    driver = "aiosqlite" if world.database.dialect == "sqlite" else "asyncpg"
+    engine = create_async_engine(
+        engine_url(world.database, driver),
+        json_serializer=dumps,
+        pool_size=_POOL,
+        max_overflow=0,
+    )
+    if driver == "aiosqlite":
+        event.listen(engine.sync_engine, "connect", set_pragmas)
+
+    async def get(key: str) -> Any:
+        async with AsyncSession(engine) as session:
+            return await session.get(Mapped, key)
+
+    yield get
+    await engine.dispose()

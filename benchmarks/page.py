@@ -1,0 +1,293 @@
+"""`docs/performance.md`, written from what a run has measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.claims import WORKERS, Rates
+from benchmarks.drawing import draw
+from benchmarks.imports import MEMORY_GOAL_MB, TIME_GOAL, Import
+from benchmarks.measuring import Measured
+from benchmarks.planning import Bench, is_late, limit_of
+
+BACKEND_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+_PACKAGES = (
+    "peewee",
+    "psycopg2-binary",
+    "asyncpg",
+    "aiosqlite",
+    "SQLAlchemy",
+    "procrastinate",
+    "psycopg",
+    "pgqueuer",
+    "huey",
+)
+
+
+@dataclass
+class Results:
+    """All that a run has measured."""
+
+    size: int
+    command: str
+    servers: dict[str, str] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
+    claims: list[Rates] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    planning: list[Bench] = field(default_factory=list)
+
+    def of(self, backend: str) -> list[Measured]:
+        """What was measured at the main size."""
+        return [line for line in self.measured if (line.backend, line.size) == (backend, self.size)]
+
+    def curves(self, backend: str) -> dict[str, dict[str, dict[int, float]]]:
+        """Times by operation, contender and size, of what was measured at several sizes."""
+        titles = {line.key: line.title for line in self.of(backend)}
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for line in self.measured:
+            if line.backend == backend and line.key in titles:
+                curves = found.setdefault(titles[line.key], {})
+                for name, seconds in line.seconds.items():
+                    curves.setdefault(name, {})[line.size] = seconds
+        return {title: each for title, each in found.items() if len(each["driver"]) > 1}
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the page, and the curves beside it."""
+    for backend in results.servers:
+        panels = results.curves(backend)
+        if panels:
+            title = f"Time per call, {BACKEND_NAMES[backend]}"
+            _curves_path(path, backend).write_text(draw(title, panels))
+    path.write_text("\n".join(_lines(results, path)) + "\n")
+
+
+def _curves_path(path: Path, backend: str) -> Path:
+    return path.with_name(f"{path.stem}-{backend}.svg")
+
+
+def _lines(results: Results, path: Path) -> Iterator[str]:
+    yield _INTRODUCTION.format(command=results.command, size=results.size)
+    yield from _machine(results)
+    for backend in results.servers:
+        yield f"\n## {BACKEND_NAMES[backend]}\n"
+        yield from _operations(results.of(backend))
+        yield from _claims([line for line in results.claims if line.backend == backend])
+        if results.curves(backend):
+            name = _curves_path(path, backend).name
+            yield f"\n![Time per call at growing sizes, {BACKEND_NAMES[backend]}]({name})"
+    yield from _imports(results.imports)
+    yield from _planning(results.planning)
+    yield _COSTS
+
+
+# -- the machine ----------------------------------------------------------------------------------
+
+
+def _machine(results: Results) -> Iterator[str]:
+    packages = [(name, _version(name)) for name in _PACKAGES]
+    versions = [f"Python {platform.python_version()}", *results.servers.values()]
+    versions += [f"{name} {version}" for name, version in packages if version]
+    yield f"| measured | {datetime.now(UTC):%d %B %Y} |"
+    yield "|---|---|"
+    yield f"| machine | {_processor()}, {os.cpu_count()} cores, {_memory_gb():.0f} GB |"
+    yield f"| system | {platform.system()} {platform.machine()} |"
+    yield f"| versions | {', '.join(versions)} |"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_gb() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" + "|--:" * (len(heads) - 1) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    unit, value = next(
+        (unit, seconds * factor)
+        for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6))
+        if seconds * factor >= 1 or unit == "µs"
+    )
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+
+
+def _bold(text: str, missed: bool) -> str:
+    return f"**{text}**" if missed else text
+
+
+def _operations(lines: Sequence[Measured]) -> Iterator[str]:
+    if not lines:
+        return
+    peers = list(dict.fromkeys(name for line in lines for name in line.seconds))[2:]
+    heads = ["operation", "driver", "hopper_data", "ratio", "goal", *peers]
+
+    def cells(line: Measured) -> Iterator[str]:
+        yield line.title
+        yield duration(line.seconds["driver"])
+        yield duration(line.seconds["hopper_data"])
+        yield _bold(f"{line.ratio:.2f}", line.misses)
+        yield "" if line.goal is None else f"≤ {line.goal:g}"
+        for name in peers:
+            seconds = line.seconds.get(name)
+            times = (seconds or 0) / line.seconds["driver"]
+            yield f"{duration(seconds)} ({times:.1f})" if seconds else ""
+
+    yield from _table(heads, [list(cells(line)) for line in lines])
+    aims = [line for line in lines if line.goal is not None]
+    met = [line for line in aims if not line.misses]
+    ahead = [line for line in lines if _is_fastest(line)]
+    yield ""
+    yield (
+        f"{len(met)} of {len(aims)} goals are met; what misses its goal is in bold. "
+        f"Of the {len(lines)} operations, {len(ahead)} are faster than in every peer."
+    )
+
+
+def _is_fastest(line: Measured) -> bool:
+    others = [time for name, time in line.seconds.items() if name not in ("driver", "hopper_data")]
+    return all(line.seconds["hopper_data"] < time for time in others)
+
+
+def _claims(lines: Sequence[Rates]) -> Iterator[str]:
+    if not lines:
+        return
+    peers = list(dict.fromkeys(name for line in lines for name in line.rates))[2:]
+    yield f"\nTasks per second, {WORKERS} processes; here more is better:\n"
+    yield from _table(
+        ["queue", "driver", "hopper_data", "ratio", "goal", *peers],
+        [
+            [
+                line.title,
+                f"{line.rates['driver']:,.0f}",
+                f"{line.rates['hopper_data']:,.0f}",
+                _bold(f"{line.ratio:.2f}", line.misses),
+                "" if line.goal is None else f"≥ {line.goal:g}",
+                *(f"{line.rates[name]:,.0f}" if name in line.rates else "" for name in peers),
+            ]
+            for line in lines
+        ],
+    )
+
+
+def _imports(lines: Sequence[Import]) -> Iterator[str]:
+    if not lines:
+        return
+    by_name = {line.module: line for line in lines}
+    alone, peewee, ours = by_name["sys"], by_name["peewee"], by_name["hopper_data"]
+    ratio = round(ours.milliseconds / peewee.milliseconds, 2)
+    memory = round(ours.megabytes, 1)
+    times = _bold(f"{ratio:.2f}", ratio > TIME_GOAL)
+    yield "\n## Import\n"
+    yield from _table(
+        ["program", "time", "memory"],
+        [
+            [
+                "the interpreter alone" if line is alone else f"`import {line.module}`",
+                "" if line is alone else f"{line.milliseconds:.0f} ms",
+                f"{line.megabytes:.1f} MB",
+            ]
+            for line in lines
+        ],
+    )
+    yield (
+        f"\nOurs takes {times} times as long as Peewee (goal: ≤ {TIME_GOAL:g}) and "
+        f"{_bold(f'{memory:.1f}', memory > MEMORY_GOAL_MB)} MB (goal: ≤ {MEMORY_GOAL_MB}), of "
+        "which the interpreter and Peewee with the driver of PostgreSQL are "
+        f"{peewee.megabytes:.1f} MB."
+    )
+
+
+def _planning(benches: Sequence[Bench]) -> Iterator[str]:
+    if not benches:
+        return
+    yield f"\n## Planning\n\nMilliseconds at {benches[0].tasks:,} tasks, against the limits:\n"
+    names = [name for name in benches[0].measured if limit_of(name)]
+    backends = [BACKEND_NAMES[bench.database.dialect] for bench in benches]
+
+    def cells(name: str) -> Iterator[str]:
+        yield name
+        yield f"{limit_of(name):,}"
+        for bench in benches:
+            median = statistics.median(bench.measured[name])
+            shown = f"{median:.1f}"
+            yield _bold(shown, is_late(name, median, bench.tasks))
+
+    yield from _table(["operation", "limit", *backends], [list(cells(name)) for name in names])
+
+
+# -- text -----------------------------------------------------------------------------------------
+
+_INTRODUCTION = """# Performance
+
+What the package costs over the bare drivers, and how it stands among its peers. This page is
+written by the benchmark, and says what it has measured, good or bad:
+
+```sh
+make bench    # or: {command}
+```
+
+Every contender does the same work on the same tables of {size:,} made-up tasks, with all indexes
+and triggers, and must give the same answers, or the run fails. *driver* is `sqlite3`, psycopg2,
+aiosqlite or asyncpg alone, with the best SQL that we know for the job and a dataclass for each
+row, times and JSON included. *peewee* and *sqlalchemy* (its ORM) have models of their own. Ours
+also checks every value, as it always does.
+
+They take turns, another one first in each round, after a warm-up and a garbage collection; a time
+is the median of the rounds, for one call. *ratio* is ours over the driver's. Reads run in a session
+that is open already, except where the line says otherwise; the drivers, Peewee and SQLAlchemy read
+without a transaction. Writes are a transaction each for everybody. SQLite is a file in WAL mode;
+PostgreSQL runs with `fsync` off, so that the disk is not what is measured.
+"""
+
+_COSTS = """
+## What it costs
+
+**The fast path.** The SQL of a question is made once for each shape (method, fields and lookups of
+the filters, order, bounds) by Peewee itself, and kept with the repository's class; only values
+travel after that. Models are built by code that is generated from their fields. Both are kept for
+the life of the process: some kilobytes for a shape.
+
+**A session.** A connection from the pool, a transaction, and the return of the connection. A
+connection that was used a moment ago is not asked whether it is alive; on PostgreSQL the
+transaction begins together with its first statement. A session for each read costs more than the
+read: several reads belong in one session.
+
+**Savepoints.** On PostgreSQL each write inside of a transaction stands behind a savepoint, so that
+a refused statement does not spoil the rest, as on SQLite. It travels with the statement: no round
+trip more, but some work of the server.
+
+**Indexes.** `tasks` has an index for each list, count and claim of the repositories, and one for
+the words of its texts. Most of what a new task costs is their upkeep, with whatever library it is
+written; the tables above have the same indexes for everybody.
+"""

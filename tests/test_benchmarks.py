@@ -1,0 +1,158 @@
+"""The benchmark runs from end to end, and all whom it measures give the same answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.__main__ import main, parse
+from benchmarks.claims import CLAIMINGS, _rate
+from benchmarks.concurrent import measure_gets
+from benchmarks.data import World, fill
+from benchmarks.drawing import draw
+from benchmarks.measuring import AnswersDiffer, check, comparable, measure
+from benchmarks.operations import OPERATIONS, Operation
+from benchmarks.page import duration
+from benchmarks.queues import TAKES_ONE, open_queue, queues
+from hopper_data import TaskRepository, create_database
+from hopper_data.session import open_session
+
+TASKS = 300
+BY_KEY = {operation.key: operation for operation in OPERATIONS}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def world(server: str, make_url: Callable[..., str]) -> Iterator[World]:
+    database = create_database(make_url(server), slow_query_ms=60_000)
+    yield fill(database, TASKS)
+    database.close_pool()
+
+
+def test_everybody_gives_the_same_answers(world: World) -> None:
+    for operation in OPERATIONS:
+        check(world, operation)
+
+
+def test_what_is_written_is_taken_back(world: World) -> None:
+    with open_session(world.database, read_only=True) as session:
+        before = session.execute("SELECT COUNT(*), COUNT(owner) FROM tasks")
+    for key in ("create", "bulk-create", "bulk-delete"):
+        found = measure(world, BY_KEY[key], 0)
+        assert {"driver", "hopper_data", "peewee"} <= set(found.seconds)
+        assert all(seconds > 0 for seconds in found.seconds.values())
+    with open_session(world.database, read_only=True) as session:
+        assert session.execute("SELECT COUNT(*), COUNT(owner) FROM tasks") == before
+
+
+def test_the_data_is_as_triggers_would_have_left_it(world: World) -> None:
+    with open_session(world.database) as session:
+        tasks = TaskRepository(session)
+        assert len(tasks.get_tasks_by_tag("bug")) > 10
+        (found,) = tasks.search_tasks("lattice")
+        tasks.update(found.id, tags=["own"], title="Nothing of the kind")
+        assert tasks.search_tasks("lattice") == []
+        assert tasks.get_tasks_by_tag("own") == [found]
+        waiting = next(task for task in tasks.get_all() if task.depends_on)
+        assert waiting in tasks.get_dependent_tasks(waiting.depends_on[0])
+
+
+def test_an_answer_that_differs_ends_the_run(world: World) -> None:
+    def run(contender: object, _: object) -> list[str]:
+        return [type(contender).__name__]
+
+    odd: Operation = replace(BY_KEY["filter"], run=run)
+    with pytest.raises(AnswersDiffer, match="Ours"):
+        check(world, odd)
+
+
+def test_asynchronous_gets_are_measured(world: World) -> None:
+    found = measure_gets(world, rounds=1)
+    assert {"driver", "hopper_data"} <= set(found.seconds)
+
+
+@pytest.mark.parametrize("finish", [False, True])
+@pytest.mark.parametrize("many", [1, 10])
+def test_every_queue_hands_out_all_of_its_tasks(
+    server: str, make_url: Callable[..., str], many: int, finish: bool
+) -> None:
+    url = make_url(server)
+    for name in queues(server):
+        own = name in ("driver", "hopper_data")
+        if not own and (not finish or (many > 1 and name in TAKES_ONE)):
+            continue
+        queue = open_queue(name, server, url)
+        queue.fill(25)
+        assert queue.work(many, finish) == 25, name
+        queue.close()
+
+
+def test_processes_share_a_queue(make_url: Callable[..., str]) -> None:
+    url = make_url("sqlite")
+    queue = open_queue("hopper_data", "sqlite", url)
+    queue.fill(40)
+    queue.close()
+    assert _rate("hopper_data", "sqlite", url, CLAIMINGS[0], 40) > 0
+
+
+def test_a_run_writes_a_page_and_its_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "performance.md"
+    monkeypatch.setattr("benchmarks.__main__.sizes", lambda _: [100, 200])
+    chosen = "get,page,bulk-update,async"
+    arguments = ["--quick", "--backend=sqlite", f"--only={chosen}", "--tasks=200"]
+    assert main([*arguments, f"--page={page}"]) == 0
+    text = page.read_text()
+    for line in ("get by key", "keyset page at 100", "50 concurrent asynchronous gets"):
+        assert re.search(rf"^\| {line} \| [\d.]+ [µm]?s \| [\d.]+ [µm]?s \| ", text, re.M), line
+    assert "![Time per call at growing sizes, SQLite](performance-sqlite.svg)" in text
+    picture = (tmp_path / "performance-sqlite.svg").read_text()
+    assert picture.count("<circle") >= 2 * 2 * 3
+    assert str(tmp_path) not in text + picture
+
+
+def test_a_name_that_is_no_operation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--only", "get,gte"])
+    assert "no operation gte" in capsys.readouterr().err
+
+
+def test_only_a_whole_run_writes_the_page_of_the_project() -> None:
+    assert parse([]).page.name == "performance.md"
+    assert parse(["--full"]).page.name == "performance.md"
+    assert [parse([flag]).page for flag in ("--quick", "--only=get", "--backend=sqlite")] == [
+        None,
+        None,
+        None,
+    ]
+
+
+def test_curves_are_an_svg_of_one_panel_for_each_operation() -> None:
+    curve = {10_000: 2e-5, 100_000: 3e-5, 1_000_000: 4e-4}
+    picture = draw("A < B", {"get & set": {"driver": curve, "hopper_data": curve}})
+    root = ET.fromstring(picture)
+    texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"A < B", "get & set", "10k", "1M", "10 µs", "1 ms", "driver", "hopper_data"} <= {*texts}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(1.5, "1.50 s"), (0.0123, "12.3 ms"), (0.00045, "450 µs"), (2e-7, "0.20 µs")],
+)
+def test_durations_have_three_digits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_answers_are_compared_without_their_last_digits() -> None:
+    one, other = {"average": [0.1 + 0.2, None]}, {"average": [0.3, None]}
+    assert comparable(one) == comparable(other)
