@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from hopper_data.errors import ValidationError, shorten
 __all__ = ["LEADING", "bind_parameters", "check_sql", "control_word", "refuse_end"]
 
 _INT64 = 2**63
+_LONGEST_KEPT = 10_000
 # Possessive: what was skipped is never tried in other portions, which would take for ever.
 LEADING = r"(?s:[\s;\ufeff]|--[^\n]*\n|/\*.*?\*/)*+"
 """What may stand before the first word of a statement, as a regular expression."""
@@ -111,30 +112,44 @@ def _check_text(text: str, name: str) -> None:
 def _place(
     sql: str, params: Sequence[Any] | Mapping[str, Any], marker: str
 ) -> tuple[str, list[Any]]:
-    named = params if isinstance(params, Mapping) else None
+    if isinstance(params, Mapping):
+        return _place_named(sql, params, marker)
+    place = _place_positional if len(sql) <= _LONGEST_KEPT else _place_positional.__wrapped__
+    statement, places = place(sql, marker)
+    if places != len(params):
+        raise ValidationError(
+            f"the statement has {places} placeholders, params has {len(params)} values", "params"
+        )
+    return statement, list(params)
+
+
+def _place_named(sql: str, params: Mapping[str, Any], marker: str) -> tuple[str, list[Any]]:
     values: list[Any] = []
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if not name:
+            return _escape_percent(match[0], marker)
+        if name not in params:
+            raise ValidationError(f"the statement names :{name}, params does not", "params")
+        values.append(params[name])
+        return marker
+
+    return _pattern(_TOKENS, re.VERBOSE).sub(replace, sql), values
+
+
+@lru_cache(maxsize=500)
+def _place_positional(sql: str, marker: str) -> tuple[str, int]:
     places = 0
 
     def replace(match: re.Match[str]) -> str:
         nonlocal places
-        found, name = match[0], match["name"]
-        if name and named is not None:
-            if name not in named:
-                raise ValidationError(f"the statement names :{name}, params does not", "params")
-            values.append(named[name])
-        elif named is not None or found not in ("?", "%s"):
-            return _escape_percent(found, marker)
+        if match[0] not in ("?", "%s"):
+            return _escape_percent(match[0], marker)
         places += 1
         return marker
 
-    statement = _pattern(_TOKENS, re.VERBOSE).sub(replace, sql)
-    if named is None:
-        values = list(params)
-    if places != len(values):
-        raise ValidationError(
-            f"the statement has {places} placeholders, params has {len(values)} values", "params"
-        )
-    return statement, values
+    return _pattern(_TOKENS, re.VERBOSE).sub(replace, sql), places
 
 
 def _escape_percent(text: str, marker: str) -> str:
