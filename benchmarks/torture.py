@@ -1,13 +1,15 @@
 """Many workers on one queue while they are killed: `python -m benchmarks.torture [--quick]`.
 
 Processes claim and complete tasks. Meanwhile some are killed at random and others take their
-place, and a PostgreSQL server is stopped and started again. Each worker writes down what it begins
-before it begins it, in a file of its own that a kill leaves whole. At the end:
+place, some are frozen for longer than their leases, and a PostgreSQL server is stopped and started
+again. Each worker writes down what it begins and ends, and under which token, in a file of its own
+that a kill leaves whole. At the end:
 
-- every task is completed, once;
-- no task was under two live tokens at once: `task_events` has the end of each claim, or the lapse
-  of its lease, before the next one;
-- whoever began a task again did so because the worker before had been killed.
+- every task is completed, once, and nothing happens to it afterwards;
+- no task was under two live tokens at once: in `task_events` each claim ends under its own token,
+  or its lease lapses, before the next one begins;
+- a task is completed after the holder of its token has noted that the work is done;
+- whoever began a task for nothing was killed, or frozen.
 """
 
 from __future__ import annotations
@@ -15,19 +17,24 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from hopper_data import (
     DatabaseUnavailable,
+    Task,
+    TaskEvent,
     TaskRepository,
     Worker,
     connect,
@@ -49,6 +56,7 @@ class Plan:
     lease_s: float = 10.0
     kill_every_s: float = 0.5
     restarts: int = 0
+    freezes: int = 0
     patience_s: float = 600.0
     seed: int = 20_261
 
@@ -57,12 +65,13 @@ class Plan:
 class Outcome:
     """What came of it; `violations` is empty when all is well."""
 
-    seconds: float
-    completed: int
-    kills: int
-    restarts: int
-    begun: int
-    begun_again: int
+    seconds: float = 0.0
+    completed: int = 0
+    kills: int = 0
+    restarts: int = 0
+    freezes: int = 0
+    begun: int = 0
+    begun_again: int = 0
     violations: list[str] = field(default_factory=list)
 
 
@@ -76,10 +85,12 @@ def work(url: str, journal: Path, name: str, lease_s: float) -> None:
     chance = random.Random(name)
     with journal.open("ab", buffering=0) as file:
 
-        def handle(task: object) -> None:
+        def handle(task: Task) -> None:
             # One write to the system: it is there although the process is killed in this moment.
-            file.write(f"{task.id}\n".encode())  # type: ignore[attr-defined]
-            time.sleep(chance.uniform(0, 0.004))
+            file.write(f"begin {time.time()} {task.id} {task.lease_token}\n".encode())
+            # What another had begun takes long, so that one that comes back late finds it held.
+            time.sleep(chance.uniform(0, 0.004) if task.attempts == 1 else lease_s / 2)
+            file.write(f"end {time.time()} {task.id} {task.lease_token}\n".encode())
 
         worker = Worker(name, concurrency=4, lease=lease_s, grace=lease_s)
         while True:
@@ -91,6 +102,15 @@ def work(url: str, journal: Path, name: str, lease_s: float) -> None:
                 return
 
 
+class Begun(NamedTuple):
+    """A worker has begun a task under a token, and ended it at a moment, or never."""
+
+    worker: str
+    task_id: str
+    token: str
+    ended_at: datetime | None = None
+
+
 class Workers:
     """The processes, of which each has a name that is never used again."""
 
@@ -99,43 +119,73 @@ class Workers:
         self.folder = folder
         self.plan = plan
         self.killed: set[str] = set()
+        self.frozen: set[str] = set()
+        self.wrong: list[str] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._numbers = iter(range(1_000_000))
+        self._to_thaw: deque[tuple[float, subprocess.Popen[bytes]]] = deque()
+        self._numbers = count()
 
     def start(self) -> None:
         name = f"worker-{next(self._numbers)}"
         arguments = [self.url, str(self.folder / name), name, str(self.plan.lease_s)]
         self._running[name] = subprocess.Popen([sys.executable, __file__, "--work", *arguments])
 
-    def kill_one(self, chance: random.Random) -> None:
-        name = chance.choice(sorted(self._running))
+    def replace_one(self, chance: random.Random) -> None:
+        """Kill a worker, and start another."""
+        name = chance.choice(sorted(self._running.keys() - self.frozen))
         process = self._running.pop(name)
-        if process.poll() is None:
-            process.kill()
-            self.killed.add(name)
+        process.kill()
         process.wait()
+        self.killed.add(name)
+        self.start()
 
-    def failures(self) -> list[str]:
-        """Those that ended by themselves, which none should."""
-        return [f"{name} ended by itself" for name, p in self._running.items() if p.poll()]
+    def freeze_one(self, chance: random.Random) -> None:
+        """Have a worker do nothing until others hold what it held; then it goes on."""
+        name = chance.choice(sorted(self._running.keys() - self.frozen))
+        process = self._running[name]
+        process.send_signal(signal.SIGSTOP)
+        self.frozen.add(name)
+        self._to_thaw.append((time.monotonic() + 1.05 * self.plan.lease_s, process))
+
+    def thaw(self, *, all_of_them: bool = False) -> None:
+        while self._to_thaw and (all_of_them or self._to_thaw[0][0] < time.monotonic()):
+            self._to_thaw.popleft()[1].send_signal(signal.SIGCONT)
+
+    def watch(self) -> bool:
+        """Whether all are at work, as they should be."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                self.wrong.append(f"{name} ended by itself, with code {process.returncode}")
+        return not self.wrong
 
     def stop(self) -> None:
+        self.thaw(all_of_them=True)
         for process in self._running.values():
             process.terminate()
-        for process in self._running.values():
+        for name, process in self._running.items():
             try:
-                process.wait(60)
+                if process.wait(60):
+                    self.wrong.append(f"{name} was stopped, with code {process.returncode}")
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                self.wrong.append(f"{name} did not stop")
 
-    def journals(self) -> dict[str, list[str]]:
-        """Who began each task."""
-        begun: dict[str, list[str]] = defaultdict(list)
-        for file in self.folder.iterdir():
-            for task_id in file.read_text().split():
-                begun[task_id].append(file.name)
-        return begun
+    def journals(self) -> list[Begun]:
+        """What was begun, in the order of the workers."""
+        return [each for file in sorted(self.folder.iterdir()) for each in read_journal(file)]
+
+
+def read_journal(file: Path) -> list[Begun]:
+    begun: list[Begun] = []
+    ended: dict[str, datetime] = {}
+    for line in file.read_text().splitlines():
+        verb, moment, task_id, token = line.split()
+        if verb == "begin":
+            begun.append(Begun(file.name, task_id, token))
+        else:
+            ended[token] = datetime.fromtimestamp(float(moment), UTC)
+    return [each._replace(ended_at=ended.get(each.token)) for each in begun]
 
 
 # -- the torture ----------------------------------------------------------------------------------
@@ -151,36 +201,22 @@ def torture(database: Database, plan: Plan, restart: Callable[[], None] | None =
                 {"id": each, "title": each, "max_attempts": 1_000}
                 for each in ids[start : start + CHUNK]
             )
-    chance = random.Random(plan.seed)
+    outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="hopper-torture-") as folder:
-        workers = Workers(_url(database), Path(folder), plan)
+        workers = Workers(database.url.render(hide_password=False), Path(folder), plan)
         for _ in range(plan.workers):
             workers.start()
         began = time.monotonic()
         try:
-            restarts = _disturb(database, workers, plan, chance, restart)
-            failures = workers.failures()
+            _disturb(database, workers, plan, outcome, restart)
         finally:
             workers.stop()
-        seconds = time.monotonic() - began
-        return _judge(
-            database,
-            workers,
-            plan,
-            Outcome(
-                seconds=seconds,
-                completed=_completed(database),
-                kills=len(workers.killed),
-                restarts=restarts,
-                begun=0,
-                begun_again=0,
-                violations=failures,
-            ),
-        )
-
-
-def _url(database: Database) -> str:
-    return database.url.render(hide_password=False)
+        outcome.seconds = time.monotonic() - began
+        outcome.completed = _completed(database)
+        outcome.kills = len(workers.killed)
+        outcome.freezes = len(workers.frozen)
+        _judge(database, workers, plan, outcome)
+    return outcome
 
 
 def _completed(database: Database) -> int:
@@ -192,63 +228,88 @@ def _disturb(
     database: Database,
     workers: Workers,
     plan: Plan,
-    chance: random.Random,
+    outcome: Outcome,
     restart: Callable[[], None] | None,
-) -> int:
-    """Kill and restart until all is done; how often the server was restarted."""
+) -> None:
+    """Kill, freeze and restart until all is done."""
+    chance = random.Random(plan.seed)
     deadline = time.monotonic() + plan.patience_s
-    restarts = 0
-    while (completed := _completed(database)) < plan.tasks and not workers.failures():
+    while (completed := _completed(database)) < plan.tasks and workers.watch():
         if time.monotonic() > deadline:
             break
         time.sleep(chance.uniform(0.5, 1.5) * plan.kill_every_s)
-        if restart and restarts < plan.restarts and completed > restarts * plan.tasks / 5:
+        workers.thaw()
+        if restart and _is_due(completed, outcome.restarts, plan.restarts, plan):
             restart()
-            restarts += 1
+            outcome.restarts += 1
+        if _is_due(completed, len(workers.frozen), plan.freezes, plan):
+            workers.freeze_one(chance)
         if completed < plan.tasks * 0.95:
-            workers.kill_one(chance)
-            workers.start()
-    return restarts
+            workers.replace_one(chance)
 
 
-def _judge(database: Database, workers: Workers, plan: Plan, outcome: Outcome) -> Outcome:
+def _is_due(completed: int, done: int, planned: int, plan: Plan) -> bool:
+    """Whether it is time for the next of `planned` things, spread over the tasks."""
+    return done < planned and completed > plan.tasks * done / (planned + 1)
+
+
+def _judge(database: Database, workers: Workers, plan: Plan, outcome: Outcome) -> None:
     wrong = outcome.violations
+    wrong += workers.wrong
     with open_session(database, read_only=True) as session:
-        for task in TaskRepository(session).filter({"status__ne": "completed"}):
+        tasks = TaskRepository(session)
+        for task in tasks.filter({"status__ne": "completed"}):
             wrong.append(f"{task.id} is {task.status}: {task.last_error}")
-    wrong += _double_claims(database, timedelta(seconds=plan.lease_s))
+        events = tasks.get_recent_events(after_id=0, limit=10_000_000)
+    broken, completed = judge_events(events, timedelta(seconds=plan.lease_s))
     begun = workers.journals()
-    outcome.begun = sum(map(len, begun.values()))
-    outcome.begun_again = outcome.begun - len(begun)
-    for task_id, names in sorted(begun.items()):
-        survivors = Counter(name for name in names if name not in workers.killed)
-        # The last one to begin it lives; the others must have died.
-        if sum(survivors.values()) > 1:
-            wrong.append(f"{task_id} was begun by {names}, and more than one of them lived on")
-    if len(begun) != plan.tasks:
-        wrong.append(f"{len(begun)} tasks were begun, of {plan.tasks}")
-    return outcome
+    outcome.begun = len(begun)
+    outcome.begun_again = len(begun) - len({each.task_id for each in begun})
+    excused = workers.killed | workers.frozen
+    wrong += broken + judge_work(begun, completed, excused)
 
 
-def _double_claims(database: Database, lease: timedelta) -> list[str]:
-    """Claims of a task that was held by a live token at that moment, and second completions."""
-    wrong = []
-    held: dict[str, object] = {}
-    completed: set[str] = set()
-    with open_session(database, read_only=True) as session:
-        events = TaskRepository(session).get_recent_events(after_id=0, limit=10_000_000)
+def judge_events(
+    events: Iterable[TaskEvent], lease: timedelta
+) -> tuple[list[str], dict[str, TaskEvent]]:
+    """What the events tell of two live tokens at once, and what completed each task."""
+    wrong: list[str] = []
+    held: dict[str, TaskEvent] = {}
+    completed: dict[str, TaskEvent] = {}
     for event in events:
+        before = held.pop(event.task_id, None)
+        if event.task_id in completed:
+            wrong.append(f"{event.task_id} became {event.to_status} after it was completed")
         if event.to_status == "claimed":
-            before = held.get(event.task_id)
-            if before is not None and event.at < before + lease:  # type: ignore[operator]
-                wrong.append(f"{event.task_id} was claimed at {event.at}, and before at {before}")
-            held[event.task_id] = event.at
-        else:
-            held.pop(event.task_id, None)
+            # A lease that was renewed meanwhile ends later still.
+            if before is not None and event.at < before.at + lease:
+                wrong.append(f"{event.task_id} was claimed at {event.at} and at {before.at}")
+            held[event.task_id] = event
+        elif before is None or event.lease_token != before.lease_token:
+            wrong.append(f"{event.task_id} became {event.to_status} by a token that held nothing")
         if event.to_status == "completed":
-            if event.task_id in completed:
-                wrong.append(f"{event.task_id} was completed twice")
-            completed.add(event.task_id)
+            completed[event.task_id] = event
+    return wrong, completed
+
+
+def judge_work(
+    begun: Iterable[Begun], completed: dict[str, TaskEvent], excused: set[str]
+) -> list[str]:
+    """What the workers' own notes tell of work that was done twice, or not at all."""
+    wrong: list[str] = []
+    by_token: dict[str | None, Begun] = {}
+    tokens = {event.lease_token for event in completed.values()}
+    for each in begun:
+        if each.token in by_token:
+            wrong.append(f"{each.task_id} was begun twice under one token, by {each.worker}")
+        by_token[each.token] = each
+        if each.token not in tokens and each.worker not in excused:
+            wrong.append(f"{each.worker} began {each.task_id} for nothing, and nothing befell it")
+    for task_id, event in completed.items():
+        work = by_token.get(event.lease_token)
+        if work is None or work.ended_at is None or work.ended_at > event.at:
+            who = work.worker if work else "anybody"
+            wrong.append(f"{task_id} was completed at {event.at}, before {who} had done the work")
     return wrong
 
 
@@ -276,11 +337,11 @@ def places(backend: str) -> Iterator[tuple[Database, Callable[[], None] | None]]
 
 
 PLANS = {
-    "postgresql": Plan(tasks=20_000, workers=16, restarts=4),
+    "postgresql": Plan(tasks=20_000, workers=16, restarts=4, freezes=6),
     "sqlite": Plan(tasks=5_000, workers=4),
 }
 QUICK_PLANS = {
-    "postgresql": Plan(tasks=2_000, workers=8, restarts=2, lease_s=5),
+    "postgresql": Plan(tasks=2_000, workers=8, restarts=2, freezes=3, lease_s=5),
     "sqlite": Plan(tasks=500, workers=4, lease_s=5),
 }
 
@@ -307,30 +368,31 @@ def main() -> int:
     return report(outcomes, plans)
 
 
+def _numbers(plan: Plan, outcome: Outcome) -> dict[str, int]:
+    return {
+        "tasks": plan.tasks,
+        "workers": plan.workers,
+        "completed": outcome.completed,
+        "kills": outcome.kills,
+        "freezes": outcome.freezes,
+        "restarts": outcome.restarts,
+        "begun again": outcome.begun_again,
+        "tasks/s": round(outcome.completed / outcome.seconds),
+        "wrong": len(outcome.violations),
+    }
+
+
 def report(outcomes: dict[str, Outcome], plans: dict[str, Plan]) -> int:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Workers that die")
-    rows = ("tasks", "workers", "completed", "kills", "restarts", "begun again", "tasks/s", "wrong")
     table.add_column("")
+    columns = [_numbers(plans[backend], outcome) for backend, outcome in outcomes.items()]
     for backend in outcomes:
         table.add_column(backend, justify="right")
-    cells = {
-        backend: (
-            plans[backend].tasks,
-            plans[backend].workers,
-            outcome.completed,
-            outcome.kills,
-            outcome.restarts,
-            outcome.begun_again,
-            round(outcome.completed / outcome.seconds),
-            len(outcome.violations),
-        )
-        for backend, outcome in outcomes.items()
-    }
-    for number, name in enumerate(rows):
-        table.add_row(name, *(f"{cells[backend][number]:,}" for backend in outcomes))
+    for name in columns[0]:
+        table.add_row(name, *(f"{column[name]:,}" for column in columns))
     console = Console()
     console.print(table)
     wrong = [text for outcome in outcomes.values() for text in outcome.violations]
