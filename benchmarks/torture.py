@@ -44,6 +44,7 @@ from hopper_data import (
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
+ROOT = Path(__file__).parent.parent
 CHUNK = 1_000
 
 
@@ -128,7 +129,9 @@ class Workers:
     def start(self) -> None:
         name = f"worker-{next(self._numbers)}"
         arguments = [self.url, str(self.folder / name), name, str(self.plan.lease_s)]
-        self._running[name] = subprocess.Popen([sys.executable, __file__, "--work", *arguments])
+        # As a file of its own it would see its neighbours in place of the standard library.
+        program = [sys.executable, "-m", "benchmarks.torture", "--work"]
+        self._running[name] = subprocess.Popen([*program, *arguments], cwd=ROOT)
 
     def replace_one(self, chance: random.Random) -> None:
         """Kill a worker, and start another."""
