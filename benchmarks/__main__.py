@@ -10,19 +10,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import concurrent, planning
+from benchmarks import gets, planning
 from benchmarks.claims import Rates, measure_claims
 from benchmarks.data import fill
 from benchmarks.databases import BACKENDS, MakeDatabase, databases, server_version
 from benchmarks.imports import Import, measure_imports
 from benchmarks.measuring import Measured, measure
 from benchmarks.operations import OPERATIONS
-from benchmarks.page import Results, duration, write_page
+from benchmarks.page import duration, write_page
+from benchmarks.results import Results
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 KEYS = (
     *(operation.key for operation in OPERATIONS),
-    concurrent.KEY,
+    gets.KEY,
     "claim",
     "planning",
     "import",
@@ -41,13 +42,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, help="how many (100,000; with --quick 10,000)")
     parser.add_argument("--only", metavar="KEY,…", help="these operations alone; no page")
     parser.add_argument("--backend", choices=BACKENDS, help="one alone; no page")
-    parser.add_argument("--page", type=Path, help="where to write the page")
+    parser.add_argument(
+        "--page", type=Path, help="write it here; a part of a run keeps what it has not measured"
+    )
     options = parser.parse_args(arguments)
     usual = set(KEYS) - {"planning"} if options.quick else set(KEYS)
     options.keys = set(options.only.split(",")) if options.only else usual
     if unknown := options.keys - set(KEYS):
         parser.error(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
-    if options.page is None and not (options.quick or options.only or options.backend):
+    options.is_part = bool(options.only or options.backend)
+    if options.page is None and not options.quick and not options.is_part:
         options.page = PAGE
     options.tasks = options.tasks or (10_000 if options.quick else 100_000)
     return options
@@ -57,23 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
     console.width = max(console.width, 120)
-    command = " ".join(["python -m benchmarks", *(["--full"] if options.full else [])])
-    results = Results(options.tasks, command)
+    results = Results(options.tasks)
     backends = [options.backend] if options.backend else list(BACKENDS)
     with databases(backends) as make, console.status("") as status:
+
+        def say(text: str) -> None:
+            status.update(text)
+            if not console.is_terminal:
+                print(text, file=sys.stderr, flush=True)
+
         for backend in backends:
-
-            def say(text: str, backend: str = backend) -> None:
-                status.update(f"{backend}: {text}")
-
             results.servers[backend] = server_version(make, backend)
             run_backend(options, make, backend, results, say)
             show(console, results, backend)
         if "import" in options.keys:
-            status.update("imports")
+            say("imports")
             results.imports = measure_imports(3 if options.quick else 15)
             show_imports(console, results.imports)
     if options.page:
+        kept = options.page.with_suffix(".json")
+        if options.is_part and kept.exists():
+            results = Results.load(kept).updated(results)
         write_page(results, options.page)
     return 0
 
@@ -81,39 +89,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_backend(
     options: argparse.Namespace, make: MakeDatabase, backend: str, results: Results, say: Say
 ) -> None:
-    """Measure on one backend: the main size last, since all that follows has its caches warm."""
+    """Measure on one backend."""
     chosen = [operation for operation in OPERATIONS if operation.key in options.keys]
     growing = [operation for operation in chosen if operation.grows and operation.reads]
-    budget_s = 0.2 if options.quick else 2
+    budget_s = 0.1 if options.quick else 1.5
     for size in sizes(options):
-        wanted = chosen if size == options.tasks else growing
-        if not wanted and concurrent.KEY not in options.keys:
+        is_main = size == options.tasks
+        wanted = chosen if is_main else growing
+        gets_too = is_main and gets.KEY in options.keys
+        if not wanted and not gets_too:
             continue
-        say(f"{size:,} tasks are made")
+        say(f"{backend}: {size:,} tasks are made")
         world = fill(make(backend, f"tasks_{size}"), size)
         for operation in wanted:
-            say(f"{size:,} tasks, {operation.title}")
+            say(f"{backend}: {size:,} tasks, {operation.title}")
             results.measured.append(measure(world, operation, budget_s))
-        if size == options.tasks and concurrent.KEY in options.keys:
-            say(concurrent.TITLE)
-            results.measured.append(concurrent.measure_gets(world, 5 if options.quick else 25))
+        if gets_too:
+            say(f"{backend}: {gets.TITLE}")
+            results.measured.append(gets.measure_gets(world, 5 if options.quick else 25))
     if "claim" in options.keys:
-        say("claims")
+        say(f"{backend}: claims")
         counts = (200, 1_000) if options.quick else (2_000, 10_000)
-        rounds = 1 if options.quick else 3
-        results.claims += measure_claims(make, backend, counts, rounds)
+        results.claims += measure_claims(make, backend, counts, 1 if options.quick else 3)
     if "planning" in options.keys:
-        say("planning")
+        say(f"{backend}: planning")
         database = make(backend, "planning", migrated=False)
-        results.planning.append(planning.measure_planning(database, planning.LIMITS_HOLD_TO))
+        bench, planned = planning.measure_planning(database, planning.LIMITS_HOLD_TO)
+        results.planning.append(planned)
+        planning.show(Console(width=120), bench)
 
 
 def sizes(options: argparse.Namespace) -> list[int]:
     """The sizes of the table, in the order in which they are measured."""
-    if options.quick or options.only:
-        return [options.tasks]
-    more = [1_000_000] if options.full else []
-    return [options.tasks // 10, options.tasks, *more]
+    growing = [] if options.quick or options.only else [options.tasks // 10]
+    return [*growing, options.tasks, *([1_000_000] if options.full else [])]
 
 
 def show(console: Console, results: Results, backend: str) -> None:
@@ -126,9 +135,6 @@ def show(console: Console, results: Results, backend: str) -> None:
     rates = [line for line in results.claims if line.backend == backend]
     if rates:
         _show_rates(console, f"{backend}, tasks per second", rates)
-    for bench in results.planning:
-        if bench.database.dialect == backend:
-            planning.show(console, bench)
 
 
 def _show_times(console: Console, title: str, lines: Sequence[Measured]) -> None:

@@ -20,6 +20,7 @@ _COLUMNS = 3
 _WIDTH, _HEIGHT = 300, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 30
 _HEAD, _FOOT = 48, 26
+_BELOW = "tasks in the table; both axes are logarithmic"
 _HEAD_TAG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
     'width="{width}" height="{height}" role="img" aria-label="{title}" '
@@ -39,7 +40,7 @@ def draw(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> str:
     for number, (name, curves) in enumerate(panels.items()):
         x, y = number % _COLUMNS * _WIDTH, _HEAD + number // _COLUMNS * _HEIGHT
         parts += [f'<g transform="translate({x} {y})">', *_panel(name, curves), "</g>"]
-    parts.append(_text(width / 2, height - 8, "tasks in the table", anchor="middle"))
+    parts.append(_text(width / 2, height - 8, _BELOW, anchor="middle"))
     return "\n".join([*parts, "</svg>\n"])
 
 

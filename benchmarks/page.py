@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +13,8 @@ from benchmarks.claims import WORKERS, Rates
 from benchmarks.drawing import draw
 from benchmarks.imports import MEMORY_GOAL_MB, TIME_GOAL, Import
 from benchmarks.measuring import Measured
-from benchmarks.planning import Bench, is_late, limit_of
+from benchmarks.planning import Planned, is_late, limit_of
+from benchmarks.results import Results
 
 BACKEND_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _PACKAGES = (
@@ -31,42 +30,15 @@ _PACKAGES = (
 )
 
 
-@dataclass
-class Results:
-    """All that a run has measured."""
-
-    size: int
-    command: str
-    servers: dict[str, str] = field(default_factory=dict)
-    measured: list[Measured] = field(default_factory=list)
-    claims: list[Rates] = field(default_factory=list)
-    imports: list[Import] = field(default_factory=list)
-    planning: list[Bench] = field(default_factory=list)
-
-    def of(self, backend: str) -> list[Measured]:
-        """What was measured at the main size."""
-        return [line for line in self.measured if (line.backend, line.size) == (backend, self.size)]
-
-    def curves(self, backend: str) -> dict[str, dict[str, dict[int, float]]]:
-        """Times by operation, contender and size, of what was measured at several sizes."""
-        titles = {line.key: line.title for line in self.of(backend)}
-        found: dict[str, dict[str, dict[int, float]]] = {}
-        for line in self.measured:
-            if line.backend == backend and line.key in titles:
-                curves = found.setdefault(titles[line.key], {})
-                for name, seconds in line.seconds.items():
-                    curves.setdefault(name, {})[line.size] = seconds
-        return {title: each for title, each in found.items() if len(each["driver"]) > 1}
-
-
 def write_page(results: Results, path: Path) -> None:
-    """Write the page, and the curves beside it."""
+    """Write the page, and the curves and the numbers beside it."""
     for backend in results.servers:
         panels = results.curves(backend)
         if panels:
             title = f"Time per call, {BACKEND_NAMES[backend]}"
             _curves_path(path, backend).write_text(draw(title, panels))
     path.write_text("\n".join(_lines(results, path)) + "\n")
+    results.save(path.with_suffix(".json"))
 
 
 def _curves_path(path: Path, backend: str) -> Path:
@@ -74,7 +46,7 @@ def _curves_path(path: Path, backend: str) -> Path:
 
 
 def _lines(results: Results, path: Path) -> Iterator[str]:
-    yield _INTRODUCTION.format(command=results.command, size=results.size)
+    yield _INTRODUCTION.format(size=results.size)
     yield from _machine(results)
     for backend in results.servers:
         yield f"\n## {BACKEND_NAMES[backend]}\n"
@@ -228,22 +200,24 @@ def _imports(lines: Sequence[Import]) -> Iterator[str]:
     )
 
 
-def _planning(benches: Sequence[Bench]) -> Iterator[str]:
-    if not benches:
+def _planning(found: Sequence[Planned]) -> Iterator[str]:
+    if not found:
         return
-    yield f"\n## Planning\n\nMilliseconds at {benches[0].tasks:,} tasks, against the limits:\n"
-    names = [name for name in benches[0].measured if limit_of(name)]
-    backends = [BACKEND_NAMES[bench.database.dialect] for bench in benches]
-
-    def cells(name: str) -> Iterator[str]:
-        yield name
-        yield f"{limit_of(name):,}"
-        for bench in benches:
-            median = statistics.median(bench.measured[name])
-            shown = f"{median:.1f}"
-            yield _bold(shown, is_late(name, median, bench.tasks))
-
-    yield from _table(["operation", "limit", *backends], [list(cells(name)) for name in names])
+    yield f"\n## Planning\n\nMilliseconds at {found[0].tasks:,} tasks, against the limits:\n"
+    yield from _table(
+        ["operation", "limit", *(BACKEND_NAMES[each.backend] for each in found)],
+        [
+            [
+                name,
+                f"{limit_of(name):,}",
+                *(
+                    _bold(f"{each.milliseconds[name]:.1f}", is_late(name, each.milliseconds[name]))
+                    for each in found
+                ),
+            ]
+            for name in found[0].milliseconds
+        ],
+    )
 
 
 # -- text -----------------------------------------------------------------------------------------
@@ -254,7 +228,7 @@ What the package costs over the bare drivers, and how it stands among its peers.
 written by the benchmark, and says what it has measured, good or bad:
 
 ```sh
-make bench    # or: {command}
+make bench    # or: python -m benchmarks, with --full for curves up to 1,000,000 tasks
 ```
 
 Every contender does the same work on the same tables of {size:,} made-up tasks, with all indexes

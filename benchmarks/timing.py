@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 LEAST_ROUNDS = 3
-MOST_ROUNDS = 25
+MOST_ROUNDS = 40
 
 
 class Work:
@@ -54,12 +54,22 @@ def medians(works: dict[str, Work], budget_s: float) -> dict[str, float]:
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     least, start = (LEAST_ROUNDS if budget_s else 1), time.perf_counter()
-    for number in range(MOST_ROUNDS):
-        if number >= least and time.perf_counter() - start > budget_s:
-            break
-        for name in in_turn(list(works), number):
-            times[name].append(works[name].seconds())
+    with collected():
+        for number in range(MOST_ROUNDS):
+            if number >= least and time.perf_counter() - start > budget_s:
+                break
+            for name in in_turn(list(works), number):
+                times[name].append(works[name].seconds())
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+@contextmanager
+def collected() -> Iterator[None]:
+    """What is there by now is left out of the garbage collections that follow."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def in_turn(names: list[str], number: int) -> list[str]:

@@ -12,13 +12,14 @@ import pytest
 
 from benchmarks.__main__ import main, parse
 from benchmarks.claims import CLAIMINGS, _rate
-from benchmarks.concurrent import measure_gets
 from benchmarks.data import World, fill
 from benchmarks.drawing import draw
+from benchmarks.gets import measure_gets
 from benchmarks.measuring import AnswersDiffer, check, comparable, measure
 from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.page import duration
 from benchmarks.queues import TAKES_ONE, open_queue, queues
+from benchmarks.results import Results
 from hopper_data import TaskRepository, create_database
 from hopper_data.session import open_session
 
@@ -116,9 +117,14 @@ def test_a_run_writes_a_page_and_its_curves(
     for line in ("get by key", "keyset page at 100", "50 concurrent asynchronous gets"):
         assert re.search(rf"^\| {line} \| [\d.]+ [µm]?s \| [\d.]+ [µm]?s \| ", text, re.M), line
     assert "![Time per call at growing sizes, SQLite](performance-sqlite.svg)" in text
+    assert Results.load(page.with_suffix(".json")).of("sqlite")
     picture = (tmp_path / "performance-sqlite.svg").read_text()
     assert picture.count("<circle") >= 2 * 2 * 3
     assert str(tmp_path) not in text + picture
+
+    assert main(["--quick", "--backend=sqlite", "--only=import", f"--page={page}"]) == 0
+    assert "## Import" in page.read_text()
+    assert "| get by key |" in page.read_text()
 
 
 def test_a_name_that_is_no_operation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

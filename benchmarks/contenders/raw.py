@@ -138,7 +138,10 @@ def new_task(row: dict[str, Any]) -> Task:
     )
 
 
-def task_of_text(row: Sequence[Any], loads: Callable[[str], Any] = json.loads) -> Task:
+_loads = json.JSONDecoder().decode  # `json.loads` looks at its arguments first
+
+
+def task_of_text(row: Sequence[Any], loads: Callable[[str], Any] = _loads) -> Task:
     """A task of a row of SQLite's, where times and JSON are text."""
     task, moment = Task(*row), datetime.fromisoformat
     task.created_at, task.updated_at = moment(row[21]), moment(row[22])
@@ -164,7 +167,7 @@ def _project_of_text(row: Sequence[Any]) -> Project:
     for name in ("capabilities", "tags", "executor_config", "priority_boost", "sla", "sync_config"):
         text = getattr(project, name)
         if text is not None:
-            setattr(project, name, json.loads(text))
+            setattr(project, name, _loads(text))
     project.auto_claim = bool(project.auto_claim)
     project.created_at = datetime.fromisoformat(row[14])
     if row[16] is not None:
@@ -175,7 +178,7 @@ def _project_of_text(row: Sequence[Any]) -> Project:
 def _instance_of_text(row: Sequence[Any]) -> Instance:
     instance, moment = Instance(*row), datetime.fromisoformat
     if row[4] is not None:
-        instance.config = json.loads(row[4])
+        instance.config = _loads(row[4])
     if row[8] is not None:
         instance.terminated_at = moment(row[8])
     instance.created_at, instance.updated_at = moment(row[9]), moment(row[10])
@@ -270,10 +273,11 @@ class Raw:
 
     # -- one row ----------------------------------------------------------------------------------
 
-    def get(self, id: str) -> Task:
-        return self.tasks(self.fetch(self._get, (id,)))[0]
+    @abstractmethod
+    def get(self, id: str) -> Task: ...
 
-    get_alone = get
+    def get_alone(self, id: str) -> Task:
+        return self.get(id)
 
     def create_each(self, rows: Rows) -> list[Task]:
         made = []
@@ -362,6 +366,9 @@ class RawSqlite(Raw):
     def send(self, sql: str, params: Sequence[Any] = ()) -> int:
         return self.connection.execute(sql, params).rowcount  # type: ignore[no-any-return]
 
+    def get(self, id: str) -> Task:
+        return task_of_text(self.connection.execute(GET, (id,)).fetchone())
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         self.connection.execute("BEGIN IMMEDIATE")
@@ -431,6 +438,11 @@ class RawPostgresql(Raw):
         cursor = self.connection.cursor()
         cursor.execute(sql, params or None)
         return cursor.rowcount  # type: ignore[no-any-return]
+
+    def get(self, id: str) -> Task:
+        cursor = self.connection.cursor()
+        cursor.execute(self._get, (id,))
+        return Task(*cursor.fetchone())
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from benchmarks.contenders.raw import GET, Task, task_of_text
 from benchmarks.data import World
 from benchmarks.measuring import AnswersDiffer, Measured, comparable
 from benchmarks.operations import some_ids
-from benchmarks.timing import in_turn
+from benchmarks.timing import collected, in_turn
 from hopper_data import TaskRepository
 from hopper_data.aio import open_async_session
 
@@ -46,12 +46,13 @@ async def _measure(world: World, ids: list[str], rounds: int) -> dict[str, float
     async with AsyncExitStack() as stack:
         gets = {name: await stack.enter_async_context(make(world)) for name, make in makers.items()}
         await _compare(gets, ids)
-        for number in range(rounds):
-            for name in in_turn(list(gets), number):
-                gc.collect()
-                start = time.perf_counter()
-                await asyncio.gather(*map(gets[name], ids))
-                times[name].append(time.perf_counter() - start)
+        with collected():
+            for number in range(rounds):
+                for name in in_turn(list(gets), number):
+                    gc.collect()
+                    start = time.perf_counter()
+                    await asyncio.gather(*map(gets[name], ids))
+                    times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 

@@ -1,0 +1,77 @@
+"""What runs have measured, kept as JSON beside the page, so that a part can be measured again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims import Rates
+from benchmarks.imports import Import
+from benchmarks.measuring import Measured
+from benchmarks.planning import Planned
+
+Curves = dict[str, dict[str, dict[int, float]]]
+
+
+@dataclass
+class Results:
+    """All that was measured; `size` is how many tasks the tables are about."""
+
+    size: int
+    servers: dict[str, str] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
+    claims: list[Rates] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    planning: list[Planned] = field(default_factory=list)
+
+    def of(self, backend: str) -> list[Measured]:
+        """What was measured at the main size."""
+        return [line for line in self.measured if (line.backend, line.size) == (backend, self.size)]
+
+    def curves(self, backend: str) -> Curves:
+        """Times by operation, contender and size, of what was measured at several sizes."""
+        titles = {line.key: line.title for line in self.of(backend)}
+        found: Curves = {}
+        for line in self.measured:
+            if line.backend == backend and line.key in titles:
+                curves = found.setdefault(titles[line.key], {})
+                for name, seconds in line.seconds.items():
+                    curves.setdefault(name, {})[line.size] = seconds
+        return {title: each for title, each in found.items() if len(each["driver"]) > 1}
+
+    def updated(self, newer: Results) -> Results:
+        """These, where `newer` has not measured the same again."""
+
+        def both(name: str, *identity: str) -> list[Any]:
+            lines = [*getattr(self, name), *getattr(newer, name)]
+            return list(
+                {tuple(getattr(line, each) for each in identity): line for line in lines}.values()
+            )
+
+        return Results(
+            self.size,
+            {**self.servers, **newer.servers},
+            both("measured", "backend", "size", "key"),
+            both("claims", "backend", "title"),
+            both("imports", "module"),
+            both("planning", "backend"),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """What `save()` has written."""
+        data = json.loads(path.read_text())
+        return cls(
+            data["size"],
+            data["servers"],
+            [Measured(**line) for line in data["measured"]],
+            [Rates(**line) for line in data["claims"]],
+            [Import(**line) for line in data["imports"]],
+            [Planned(**line) for line in data["planning"]],
+        )
