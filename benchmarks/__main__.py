@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gets, planning
+from benchmarks import gets, planning, upkeep
 from benchmarks.claims import Rates, measure_claims
 from benchmarks.data import fill
 from benchmarks.databases import BACKENDS, MakeDatabase, databases, server_version
@@ -24,6 +24,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 KEYS = (
     *(operation.key for operation in OPERATIONS),
     gets.KEY,
+    upkeep.KEY,
     "claim",
     "planning",
     "import",
@@ -46,7 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--page", type=Path, help="write it here; a part of a run keeps what it has not measured"
     )
     options = parser.parse_args(arguments)
-    usual = set(KEYS) - {"planning"} if options.quick else set(KEYS)
+    usual = set(KEYS) - {"planning", upkeep.KEY} if options.quick else set(KEYS)
     options.keys = set(options.only.split(",")) if options.only else usual
     if unknown := options.keys - set(KEYS):
         parser.error(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
@@ -96,17 +97,20 @@ def run_backend(
     for size in sizes(options):
         is_main = size == options.tasks
         wanted = chosen if is_main else growing
-        gets_too = is_main and gets.KEY in options.keys
-        if not wanted and not gets_too:
+        also = options.keys & {gets.KEY, upkeep.KEY} if is_main else set()
+        if not wanted and not also:
             continue
         say(f"{backend}: {size:,} tasks are made")
         world = fill(make(backend, f"tasks_{size}"), size)
         for operation in wanted:
             say(f"{backend}: {size:,} tasks, {operation.title}")
             results.measured.append(measure(world, operation, budget_s))
-        if gets_too:
+        if gets.KEY in also:
             say(f"{backend}: {gets.TITLE}")
             results.measured.append(gets.measure_gets(world, 5 if options.quick else 25))
+        if upkeep.KEY in also:
+            say(f"{backend}: {upkeep.TITLE}")
+            results.upkeep.append(upkeep.measure_upkeep(world))
     if "claim" in options.keys:
         say(f"{backend}: claims")
         counts = (200, 1_000) if options.quick else (2_000, 10_000)

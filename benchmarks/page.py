@@ -15,6 +15,7 @@ from benchmarks.imports import MEMORY_GOAL_MB, TIME_GOAL, Import
 from benchmarks.measuring import Measured
 from benchmarks.planning import Planned, is_late, limit_of
 from benchmarks.results import Results
+from benchmarks.upkeep import Upkeep
 
 BACKEND_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _PACKAGES = (
@@ -58,6 +59,7 @@ def _lines(results: Results, path: Path) -> Iterator[str]:
     yield from _imports(results.imports)
     yield from _planning(results.planning)
     yield _COSTS
+    yield from _upkeep(results.upkeep)
 
 
 # -- the machine ----------------------------------------------------------------------------------
@@ -220,6 +222,31 @@ def _planning(found: Sequence[Planned]) -> Iterator[str]:
     )
 
 
+def _upkeep(found: Sequence[Upkeep]) -> Iterator[str]:
+    if not found:
+        return
+    yield "What each adds to a new task of {}, in microseconds:\n".format(
+        " and ".join(f"{each.whole:.0f} ({BACKEND_NAMES[each.backend]})" for each in found)
+    )
+    names = {name: None for each in found for name in each.parts}
+
+    def cost(name: str) -> float:
+        return max(each.parts.get(name, 0) for each in found)
+
+    def cells(name: str) -> Iterator[str]:
+        yield f"`{name}`"
+        for each in found:
+            yield f"{max(each.parts[name], 0):.1f}" if name in each.parts else ""
+
+    yield from _table(
+        ["", *(BACKEND_NAMES[each.backend] for each in found)],
+        [
+            *(list(cells(name)) for name in sorted(names, key=cost, reverse=True)),
+            ["the row and its key alone", *(f"{each.bare:.1f}" for each in found)],
+        ],
+    )
+
+
 # -- text -----------------------------------------------------------------------------------------
 
 _INTRODUCTION = """# Performance
@@ -247,21 +274,25 @@ PostgreSQL runs with `fsync` off, so that the disk is not what is measured.
 _COSTS = """
 ## What it costs
 
-**The fast path.** The SQL of a question is made once for each shape (method, fields and lookups of
-the filters, order, bounds) by Peewee itself, and kept with the repository's class; only values
-travel after that. Models are built by code that is generated from their fields. Both are kept for
-the life of the process: some kilobytes for a shape.
+**What is kept.** The SQL of a question is written once for each shape (method, fields and lookups
+of the filters, order, bounds) by Peewee itself, and kept with the repository's class: some
+kilobytes for a shape. After that only values travel. Models are built by code that is made once for
+each model, from its fields.
 
-**A session.** A connection from the pool, a transaction, and the return of the connection. A
-connection that was used a moment ago is not asked whether it is alive; on PostgreSQL the
-transaction begins together with its first statement. A session for each read costs more than the
-read: several reads belong in one session.
+**A session** takes a connection of the pool and gives it back. A connection that has just answered
+is not asked whether it is alive. On PostgreSQL the transaction begins together with the first
+statement that writes; on SQLite one that may write keeps other writers waiting, `read_only=True`
+does not. The line "each in a session of its own" is what that adds to a read: several reads belong
+in one session.
 
-**Savepoints.** On PostgreSQL each write inside of a transaction stands behind a savepoint, so that
-a refused statement does not spoil the rest, as on SQLite. It travels with the statement: no round
-trip more, but some work of the server.
+**A write** on PostgreSQL stands behind a savepoint, so that a refused statement does not spoil the
+rest of the transaction, as on SQLite. It travels with the statement: no round trip more. Many new
+rows are a COPY there.
 
-**Indexes.** `tasks` has an index for each list, count and claim of the repositories, and one for
-the words of its texts. Most of what a new task costs is their upkeep, with whatever library it is
-written; the tables above have the same indexes for everybody.
+**Claims** give a lease with a token, keep the order of the queue, look at dependencies, fail what
+has had all its attempts, and leave an event behind. The driver's SQL does the same but for tasks
+whose lease has expired. huey forgets a task when it hands it out.
+
+**Indexes** are what a new task costs most, with whatever library it is written. Each serves a list,
+a count or a claim of the repositories; [schema.md](schema.md) has their columns.
 """

@@ -11,6 +11,7 @@ from benchmarks.claims import Rates
 from benchmarks.imports import Import
 from benchmarks.measuring import Measured
 from benchmarks.planning import Planned
+from benchmarks.upkeep import Upkeep
 
 Curves = dict[str, dict[str, dict[int, float]]]
 
@@ -25,6 +26,7 @@ class Results:
     claims: list[Rates] = field(default_factory=list)
     imports: list[Import] = field(default_factory=list)
     planning: list[Planned] = field(default_factory=list)
+    upkeep: list[Upkeep] = field(default_factory=list)
 
     def of(self, backend: str) -> list[Measured]:
         """What was measured at the main size."""
@@ -57,6 +59,7 @@ class Results:
             both("claims", "backend", "title"),
             both("imports", "module"),
             both("planning", "backend"),
+            both("upkeep", "backend"),
         )
 
     def save(self, path: Path) -> None:
@@ -74,4 +77,5 @@ class Results:
             [Rates(**line) for line in data["claims"]],
             [Import(**line) for line in data["imports"]],
             [Planned(**line) for line in data["planning"]],
+            [Upkeep(**line) for line in data.get("upkeep", [])],
         )

@@ -20,7 +20,9 @@ from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.page import duration
 from benchmarks.queues import TAKES_ONE, open_queue, queues
 from benchmarks.results import Results
+from benchmarks.upkeep import measure_upkeep
 from hopper_data import TaskRepository, create_database
+from hopper_data.introspection import describe
 from hopper_data.session import open_session
 
 TASKS = 300
@@ -65,6 +67,16 @@ def test_the_data_is_as_triggers_would_have_left_it(world: World) -> None:
         assert tasks.get_tasks_by_tag("own") == [found]
         waiting = next(task for task in tasks.get_all() if task.depends_on)
         assert waiting in tasks.get_dependent_tasks(waiting.depends_on[0])
+
+
+def test_the_upkeep_of_the_indexes_leaves_the_table_as_it_was(world: World) -> None:
+    with open_session(world.database, read_only=True) as session:
+        before = describe(world.database)
+    found = measure_upkeep(world, rows=5, rounds=1)
+    assert {"idx_tasks_queue", "idx_tasks_dedupe_key"} <= set(found.parts)
+    with open_session(world.database, read_only=True) as session:
+        assert session.execute("SELECT COUNT(*) FROM tasks") == [(TASKS,)]
+        assert describe(world.database) == before
 
 
 def test_an_answer_that_differs_ends_the_run(world: World) -> None:

@@ -1,0 +1,87 @@
+"""What each index and each trigger of `tasks` adds to the cost of a new row."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contenders.raw import TASKS, new_task, parameters
+from benchmarks.data import TASK_COLUMNS, World, create_fields, new_connection
+
+KEY = "upkeep"
+TITLE = "upkeep of the indexes"
+Parts = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """Microseconds of a new row: with everything, with nothing, and what each part adds."""
+
+    backend: str
+    whole: float
+    bare: float
+    parts: dict[str, float]
+
+
+def measure_upkeep(world: World, rows: int = 1_000, rounds: int = 5) -> Upkeep:
+    """Insert rows with each part left out in turn, in transactions that are rolled back.
+
+    The fastest of the rounds counts: a difference of medians would mostly be noise.
+    """
+    dialect = str(world.database.dialect)
+    connection = new_connection(world.database)
+    cursor = connection.cursor()
+    parts = _sqlite_parts(cursor) if dialect == "sqlite" else _postgresql_parts(cursor)
+    connection.rollback()
+    without = {"whole": [], **parts, "bare": [sql for part in parts.values() for sql in part]}
+    best = dict.fromkeys(without, float("inf"))
+    values = [parameters(new_task(row)) for row in create_fields(rows)]
+    for _ in range(rounds):
+        for name, statements in without.items():
+            seconds = _insert_without(connection, dialect, statements, values)
+            best[name] = min(best[name], seconds / rows * 1e6)
+    connection.close()
+    whole, bare = best.pop("whole"), best.pop("bare")
+    return Upkeep(dialect, whole, bare, {name: whole - left for name, left in best.items()})
+
+
+def _insert_without(
+    connection: Any, dialect: str, statements: Sequence[str], values: Sequence[Sequence[Any]]
+) -> float:
+    mark = "?" if dialect == "sqlite" else "%s"
+    insert = f"INSERT INTO tasks ({TASKS}) VALUES ({', '.join([mark] * len(TASK_COLUMNS))})"
+    cursor = connection.cursor()
+    if dialect == "sqlite":
+        cursor.execute("BEGIN")  # which its driver leaves out ahead of a DROP
+    for statement in statements:
+        cursor.execute(statement)
+    gc.collect()
+    start = time.perf_counter()
+    for row in values:
+        cursor.execute(insert, row)
+    taken = time.perf_counter() - start
+    connection.rollback()
+    return taken
+
+
+def _sqlite_parts(cursor: Any) -> Parts:
+    cursor.execute(
+        "SELECT type, name FROM sqlite_master WHERE tbl_name = 'tasks' AND sql IS NOT NULL "
+        "AND (type = 'index' OR type = 'trigger' AND name LIKE '%insert') ORDER BY rowid"
+    )
+    return {name: [f'DROP {kind} "{name}"'] for kind, name in cursor.fetchall()}
+
+
+def _postgresql_parts(cursor: Any) -> Parts:
+    cursor.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'tasks' "
+        "AND indexname NOT LIKE '%pkey' AND indexname <> 'idx_tasks_search'"
+    )
+    parts = {name: [f'DROP INDEX "{name}"'] for (name,) in cursor.fetchall()}
+    # The words of a task are a column, which has the index.
+    parts["idx_tasks_search"] = ["ALTER TABLE tasks DROP COLUMN search_tsvector"]
+    parts["task_waking_insert"] = ["DROP TRIGGER task_waking_insert ON tasks"]
+    return parts
