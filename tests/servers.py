@@ -70,12 +70,14 @@ class Server:
 def own_server() -> Iterator[Server]:
     """A server that is removed after the `with` block."""
     server = Server(Path(tempfile.mkdtemp(prefix="hopper-faults-")))
-    with AdminCursor(server.url) as cursor:
-        cursor.execute("ALTER SYSTEM SET fsync = off")
-        cursor.execute("ALTER SYSTEM SET deadlock_timeout = '100ms'")
-        cursor.execute("SELECT pg_reload_conf()")
-    yield server
-    server.remove()
+    try:
+        with AdminCursor(server.url) as cursor:
+            cursor.execute("ALTER SYSTEM SET fsync = off")
+            cursor.execute("ALTER SYSTEM SET deadlock_timeout = '100ms'")
+            cursor.execute("SELECT pg_reload_conf()")
+        yield server
+    finally:
+        server.remove()
 
 
 def end(server: Server, pid: int) -> None:
