@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +84,7 @@ class Outcome:
 def work(url: str, journal: Path, name: str, lease_s: float) -> None:
     """Handle tasks until SIGTERM, and write down which are begun."""
     logging.getLogger("hopper_data").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     connect(url)
     chance = random.Random(name)
     with journal.open("ab", buffering=0) as file:
@@ -101,6 +104,11 @@ def work(url: str, journal: Path, name: str, lease_s: float) -> None:
                 time.sleep(0.2)
             else:
                 return
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)  # nobody would stop us
 
 
 class Begun(NamedTuple):
@@ -131,14 +139,16 @@ class Workers:
         arguments = [self.url, str(self.folder / name), name, str(self.plan.lease_s)]
         # As a file of its own it would see its neighbours in place of the standard library.
         program = [sys.executable, "-m", "benchmarks.torture", "--work"]
-        self._running[name] = subprocess.Popen([*program, *arguments], cwd=ROOT)
+        self._running[name] = subprocess.Popen(
+            [*program, *arguments], cwd=ROOT, stdin=subprocess.PIPE
+        )
 
     def replace_one(self, chance: random.Random) -> None:
         """Kill a worker, and start another."""
         name = chance.choice(sorted(self._running.keys() - self.frozen))
         process = self._running.pop(name)
         process.kill()
-        process.wait()
+        process.communicate()
         self.killed.add(name)
         self.start()
 
@@ -171,8 +181,8 @@ class Workers:
                     self.wrong.append(f"{name} was stopped, with code {process.returncode}")
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
                 self.wrong.append(f"{name} did not stop")
+            process.communicate()
 
     def journals(self) -> list[Begun]:
         """What was begun, in the order of the workers."""
@@ -322,21 +332,20 @@ def judge_work(
 @contextmanager
 def places(backend: str) -> Iterator[tuple[Database, Callable[[], None] | None]]:
     """An empty, migrated database, and what restarts its server."""
-    if backend == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="hopper-torture-") as folder:
-            database = create_database(f"sqlite:///{folder}/queue.db")
-            run_migrations(database=database)
-            yield database, None
-            database.close_pool()
-        return
-    from tests.servers import own_server
+    with ExitStack() as stack:
+        if backend == "sqlite":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hopper-torture-"))
+            url, restart = f"sqlite:///{folder}/queue.db", None
+        else:
+            from tests.servers import own_server
 
-    with own_server() as server:
-        database = create_database(server.url)
+            server = stack.enter_context(own_server())
+            modes = cycle(["fast", "immediate"])
+            url, restart = server.url, lambda: server.restart(next(modes))
+        database = create_database(url)
+        stack.callback(database.close_pool)
         run_migrations(database=database)
-        modes = iter(["fast", "immediate"] * 1_000)
-        yield database, lambda: server.restart(next(modes))
-        database.close_pool()
+        yield database, restart
 
 
 PLANS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,12 +13,12 @@ from hopper_data import TaskEvent
 LEASE = timedelta(seconds=10)
 
 
+PLAN = Plan(tasks=300, workers=4, lease_s=4, kill_every_s=0.3, patience_s=150)
+
+
 @pytest.mark.parametrize(
     ("backend", "plan"),
-    [
-        ("sqlite", Plan(tasks=300, workers=4, lease_s=4, kill_every_s=0.3)),
-        ("postgresql", Plan(400, workers=4, lease_s=4, kill_every_s=0.3, restarts=1, freezes=1)),
-    ],
+    [("sqlite", PLAN), ("postgresql", replace(PLAN, tasks=400, restarts=1, freezes=1))],
 )
 def test_every_task_is_done_whoever_dies(backend: str, plan: Plan) -> None:
     with places(backend) as (database, restart):
