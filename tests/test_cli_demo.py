@@ -38,7 +38,8 @@ def test_the_demo_shows_everything_at_work() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     for words in ("Migrated", "Loaded", "Routed", "Worked", *TITLES):
         assert words in result.stdout
-    assert "two workers completed 7 tasks, 1 failed" in result.stdout
+    assert "two workers completed 7 tasks, 1 failed; that one is tried again" in result.stdout
+    assert result.stdout.count("failed for now") == 1
     assert "hopper-data demo --database demo.db" in result.stdout
 
 
@@ -85,7 +86,7 @@ def test_the_demo_as_json_is_what_the_file_says() -> None:
     data = json.loads(run("demo", "--database", "demo.db", "--json").stdout)
     assert len(data["decisions"]) == 14
     assert {task["id"] for task in data["unroutable"]} == {"nw-131", "nw-132"}
-    assert [item["status"] for item in data["work"]].count("failed") == 1
+    assert [item["status"] for item in data["work"]].count("pending") == 1
     database = create_database("sqlite:///demo.db")
     with open_session(database) as session:
         for decision in data["decisions"]:
@@ -93,7 +94,12 @@ def test_the_demo_as_json_is_what_the_file_says() -> None:
             assert row.to_dict() == decision
         for item in data["work"]:
             task = TaskRepository(session).get_or_raise(item["task_id"])
-            assert (str(task.status), task.owner) == (item["status"], item["worker"])
+            assert task.status == item["status"]
+            events = TaskRepository(session).get_events(task.id)
+            assert [(event.to_status, event.owner) for event in events] == [
+                ("claimed", item["worker"]),
+                (item["status"], item["worker"]),
+            ]
             assert TaskFeedbackRepository(session).exists(task.id)
         assert data["pending"] == TaskRepository(session).count({"status": "pending"})
     database.close_pool()
@@ -155,8 +161,12 @@ def test_a_task_waits_for_what_it_depends_on(seeded: Database) -> None:
 
 def test_what_fails_is_noted_as_no_good_match(seeded: Database) -> None:
     (item,) = work(seeded, [Worker("one", tasks=1, fails_at=1)])
-    assert item.status is TaskStatus.FAILED
+    assert item.status is TaskStatus.PENDING
     with open_session(seeded) as session:
+        task = TaskRepository(session).get_or_raise(item.task_id)
+        assert (task.last_error, task.attempts) == ("Bigger than it looked.", 1)
+        assert task.run_after
+        assert TaskRepository(session).explain_readiness(task.id).ready is False
         note = TaskFeedbackRepository(session).get_or_raise(item.task_id)
     assert note.was_good_match is False
 
@@ -174,6 +184,6 @@ def test_the_error_of_a_worker_is_not_lost(
     def broken(*_args: Any) -> None:
         raise RuntimeError("no tools")
 
-    monkeypatch.setattr(TaskRepository, "update_status", broken)
+    monkeypatch.setattr(TaskRepository, "complete", broken)
     with pytest.raises(RuntimeError, match="no tools"):
         work(seeded, [Worker("one")])

@@ -19,6 +19,7 @@ from hopper_data.cli.options import common_options, settings
 from hopper_data.cli.output import Column, cell, console, details, print_table, show, table
 from hopper_data.config import build_database_url
 from hopper_data.database import Database
+from hopper_data.fields import utcnow
 from hopper_data.maintenance import analyze_task_statistics
 from hopper_data.migrations import get_schema_version, migrate
 from hopper_data.routing.models import RoutingDecision, Task
@@ -159,7 +160,8 @@ def _print_story(data: dict[str, Any]) -> None:
         "Migrated": f"to {data['schema_version']}",
         "Loaded": added or "nothing: the sample data is there already",
         "Routed": routed + _unroutable(data["unroutable"]),
-        "Worked": f"two workers completed {done} tasks, {failed} failed",
+        "Worked": f"two workers completed {done} tasks, {failed} failed"
+        + ("; that one is tried again in an hour" if failed == 1 else ""),
     }
     console().print(details(steps))
 
@@ -205,10 +207,14 @@ def _print_work(work: list[Carried]) -> None:
         Column("Ended as"),
     ]
     rows = [
-        [item.worker, item.task_id, item.title, cell(item.project, "cyan"), str(item.status)]
+        [item.worker, item.task_id, item.title, cell(item.project, "cyan"), _ended_as(item.status)]
         for item in work
     ]
     print_table("Work done, in the order in which it ended", table(columns, rows))
+
+
+def _ended_as(status: TaskStatus) -> Any:
+    return cell("failed for now", "red") if status is TaskStatus.PENDING else str(status)
 
 
 def _print_queue(queue: list[tuple[Task, list[Task]]], pending: int) -> None:
@@ -238,4 +244,6 @@ def _print_queue(queue: list[tuple[Task, list[Task]]], pending: int) -> None:
 def _waits_for(task: Task, blockers: list[Task]) -> Any:
     if blockers:
         return ", ".join(other.id for other in blockers)
+    if task.run_after and task.run_after > utcnow():
+        return cell("its next try", "yellow")
     return cell("a worker", "green") if task.project else "a project"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from hopper_data.database import Database
@@ -25,6 +26,7 @@ __all__ = ["Carried", "Worker", "route_unrouted", "work"]
 _LOOKED_AT = 100
 _SURE = 0.97
 _DOUBT = 0.18
+_RETRY_IN = timedelta(hours=1)
 
 
 def route_unrouted(database: Database) -> tuple[list[RoutingDecision], list[Task]]:
@@ -80,7 +82,10 @@ def _reason(wanted: Sequence[str], others: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Worker:
-    """Somebody who takes up to `tasks` tasks, one after the other; the `fails_at`-th one fails."""
+    """Somebody who takes up to `tasks` tasks, one after the other; the `fails_at`-th one fails.
+
+    One that fails is pending again, for an hour later.
+    """
 
     name: str
     tasks: int = 4
@@ -89,7 +94,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Carried:
-    """A task that a worker has taken as far as `status`, in `seconds`."""
+    """A task that a worker has taken as far as `status`, in `seconds`; pending after a failure."""
 
     worker: str
     task_id: str
@@ -100,7 +105,7 @@ class Carried:
 
 
 def work(database: Database, workers: Sequence[Worker]) -> list[Carried]:
-    """Let workers, each in a thread of its own, carry ready tasks through; in the order of ends."""
+    """Let workers, each in a thread of its own, carry tasks through; in the order of the ends."""
     finished: list[Carried] = []
     lock = threading.Lock()
 
@@ -120,46 +125,42 @@ def work(database: Database, workers: Sequence[Worker]) -> list[Carried]:
 
 def _carry(database: Database, worker: Worker, *, fails: bool) -> Carried | None:
     start = time.perf_counter()
-    task = _claim(database, worker)
-    if task is None:
-        return None
-    end = TaskStatus.FAILED if fails else TaskStatus.COMPLETED
     with open_session(database) as session:
-        TaskRepository(session).update_status(task.id, TaskStatus.IN_PROGRESS)
+        names = [project.name for project in ProjectRepository(session).get_all()]
+        claimed = TaskRepository(session).claim_next(worker.name, projects=names)
+    if not claimed:
+        return None
     # As if something were done, so that the other worker has its turn.
     time.sleep(0.02)
     with open_session(database) as session:
-        TaskRepository(session).update_status(task.id, end)
-        TaskFeedbackRepository(session).record(task.id, **_feedback(fails))
+        task = (_give_up if fails else _complete)(session, claimed[0])
     seconds = time.perf_counter() - start
-    return Carried(worker.name, task.id, task.title, task.project or "", end, seconds)
+    return Carried(worker.name, task.id, task.title, task.project or "", task.status, seconds)
 
 
-def _claim(database: Database, worker: Worker) -> Task | None:
-    # The transaction keeps every other writer of a SQLite file out, from the look to the claim.
-    with open_session(database) as session:
-        tasks = TaskRepository(session)
-        ready = tasks.get_ready_tasks(limit=_LOOKED_AT)
-        task = next((task for task in ready if task.project), None)
-        if task is None:
-            return None
-        return tasks.update(task.id, status=TaskStatus.CLAIMED, owner=worker.name)
+def _complete(session: Session, task: Task) -> Task:
+    return TaskRepository(session).complete(task.id, task.lease_token, _GOOD)
 
 
-def _feedback(failed: bool) -> dict[str, Any]:
-    if failed:
-        return {
-            "estimated_duration": "2h",
-            "complexity_rating": 8,
-            "quality_score": 0.2,
-            "was_good_match": False,
-            "routing_feedback": "Bigger than it looked.",
-        }
-    return {
-        "estimated_duration": "2h",
-        "actual_duration": "2h",
-        "complexity_rating": 3,
-        "quality_score": 0.9,
-        "required_rework": False,
-        "was_good_match": True,
-    }
+def _give_up(session: Session, task: Task) -> Task:
+    TaskFeedbackRepository(session).record(task.id, **_BAD)
+    return TaskRepository(session).fail(
+        task.id, task.lease_token, _BAD["routing_feedback"], retry_in=_RETRY_IN
+    )
+
+
+_GOOD: dict[str, Any] = {
+    "estimated_duration": "2h",
+    "actual_duration": "2h",
+    "complexity_rating": 3,
+    "quality_score": 0.9,
+    "required_rework": False,
+    "was_good_match": True,
+}
+_BAD: dict[str, Any] = {
+    "estimated_duration": "2h",
+    "complexity_rating": 8,
+    "quality_score": 0.2,
+    "was_good_match": False,
+    "routing_feedback": "Bigger than it looked.",
+}
