@@ -48,6 +48,8 @@ from hopper_data.session import open_session
 
 ROOT = Path(__file__).parent.parent
 CHUNK = 1_000
+ROUNDING = timedelta(milliseconds=1)
+"""What SQLite, which counts in whole milliseconds, makes of the end of a lease."""
 
 
 @dataclass
@@ -295,7 +297,7 @@ def judge_events(
             wrong.append(f"{event.task_id} became {event.to_status} after it was completed")
         if event.to_status == "claimed":
             # A lease that was renewed meanwhile ends later still.
-            if before is not None and event.at < before.at + lease:
+            if before is not None and event.at < before.at + lease - ROUNDING:
                 wrong.append(f"{event.task_id} was claimed at {event.at} and at {before.at}")
             held[event.task_id] = event
         elif before is None or event.lease_token != before.lease_token:

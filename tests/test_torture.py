@@ -46,7 +46,7 @@ def test_claims_that_follow_each_other_are_no_violation() -> None:
         event(1, "claimed", "x", "other"),
         event(2, "pending", "a"),
         event(2, "claimed", "b"),
-        event(12, "claimed", "c"),
+        event(11.9995, "claimed", "c"),  # the lease's end was rounded
         event(13, "completed", "c"),
         event(14, "completed", "x", "other"),
     ]
@@ -58,7 +58,7 @@ def test_claims_that_follow_each_other_are_no_violation() -> None:
 @pytest.mark.parametrize(
     ("events", "words"),
     [
-        ([event(0, "claimed", "a"), event(9.9, "claimed", "b")], "was claimed at"),
+        ([event(0, "claimed", "a"), event(9.99, "claimed", "b")], "was claimed at"),
         ([event(0, "claimed", "a"), event(1, "completed", "b")], "a token that held nothing"),
         ([event(0, "completed", "a")], "a token that held nothing"),
         (
