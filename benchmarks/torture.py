@@ -179,12 +179,19 @@ class Workers:
             process.terminate()
         for name, process in self._running.items():
             try:
-                if process.wait(60):
-                    self.wrong.append(f"{name} was stopped, with code {process.returncode}")
+                code = process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 self.wrong.append(f"{name} did not stop")
+            else:
+                # One that was just started has not learned yet what to do at the signal.
+                if code and not (code == -signal.SIGTERM and self._is_new(name)):
+                    self.wrong.append(f"{name} was stopped, with code {code}")
             process.communicate()
+
+    def _is_new(self, name: str) -> bool:
+        journal = self.folder / name
+        return not journal.exists() or not journal.stat().st_size
 
     def journals(self) -> list[Begun]:
         """What was begun, in the order of the workers."""
