@@ -103,7 +103,7 @@ def run_backend(
         say(f"{backend}: {size:,} tasks are made")
         world = fill(make(backend, f"tasks_{size}"), size)
         for operation in wanted:
-            say(f"{backend}: {size:,} tasks, {operation.title}")
+            say(f"{backend}: {size:,} tasks, {operation.title_for(world)}")
             results.measured.append(measure(world, operation, budget_s))
         if gets.KEY in also:
             say(f"{backend}: {gets.TITLE}")
