@@ -225,7 +225,7 @@ def _planning(found: Sequence[Planned]) -> Iterator[str]:
 def _upkeep(found: Sequence[Upkeep]) -> Iterator[str]:
     if not found:
         return
-    yield "What each adds to a new task of {}, in microseconds:\n".format(
+    yield "What they add to a new task of {}, in microseconds:\n".format(
         " and ".join(f"{each.whole:.0f} ({BACKEND_NAMES[each.backend]})" for each in found)
     )
     names = {name: None for each in found for name in each.parts}
@@ -234,7 +234,7 @@ def _upkeep(found: Sequence[Upkeep]) -> Iterator[str]:
         return max(each.parts.get(name, 0) for each in found)
 
     def cells(name: str) -> Iterator[str]:
-        yield f"`{name}`"
+        yield name
         for each in found:
             yield f"{max(each.parts[name], 0):.1f}" if name in each.parts else ""
 
@@ -265,10 +265,12 @@ row, times and JSON included. *peewee* and *sqlalchemy* (its ORM) have models of
 also checks every value, as it always does.
 
 They take turns, another one first in each round, after a warm-up and a garbage collection; a time
-is the median of the rounds, for one call. *ratio* is ours over the driver's. Reads run in a session
-that is open already, except where the line says otherwise; the drivers, Peewee and SQLAlchemy read
-without a transaction. Writes are a transaction each for everybody. SQLite is a file in WAL mode;
-PostgreSQL runs with `fsync` off, so that the disk is not what is measured.
+is the median of the rounds, for one call. *ratio* is ours over the driver's. What else the machine
+does at that moment slows all of a line alike; times of two lines, or of two sizes, were taken at
+different moments. Reads run in a session that is open already, except where the line says
+otherwise; the drivers, Peewee and SQLAlchemy read without a transaction. Writes are a transaction
+each for everybody. SQLite is a file in WAL mode; PostgreSQL runs with `fsync` off, so that the disk
+is not what is measured.
 """
 
 _COSTS = """
