@@ -73,7 +73,8 @@ BEGIN
     CASE WHEN new.updated_at <> old.updated_at THEN new.updated_at ELSE statement_timestamp() END,
     CASE
         WHEN new.lease_token <> old.lease_token THEN 'lease expired'
-        WHEN new.status = 'pending' AND new.attempts < old.attempts THEN 'released'
+        WHEN new.status = 'pending' AND old.lease_token IS NOT NULL
+            AND new.attempts < old.attempts THEN 'released'
         WHEN new.status IN ('pending', 'failed') AND (
             new.last_error IS DISTINCT FROM old.last_error
             OR new.run_after IS DISTINCT FROM old.run_after
@@ -184,7 +185,8 @@ OR (new.lease_token IS NOT old.lease_token AND new.status IN ('claimed', 'in_pro
     CASE WHEN new.updated_at <> old.updated_at THEN new.updated_at ELSE strftime('%Y-%m-%d %H:%M:%f000+00:00', 'now') END,
     CASE
         WHEN new.lease_token <> old.lease_token THEN 'lease expired'
-        WHEN new.status = 'pending' AND new.attempts < old.attempts THEN 'released'
+        WHEN new.status = 'pending' AND old.lease_token IS NOT NULL
+            AND new.attempts < old.attempts THEN 'released'
         WHEN new.status IN ('pending', 'failed') AND (
             new.last_error IS NOT old.last_error
             OR new.run_after IS NOT old.run_after

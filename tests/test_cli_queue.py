@@ -93,7 +93,7 @@ def test_a_command_that_fails_is_tried_again(database: Database) -> None:
 def test_no_text_of_a_task_is_ever_run(database: Database, text: str) -> None:
     made = add(database, id=text, title=text, tags=[text], context=text)
     command = (
-        "printf '%s' {title} > title; printf '%s' {id} > id; printf '%s' {tags} > tags; "
+        "printf '%s' \"{title}\" > title; printf '%s' {id} > id; printf '%s' {tags} > tags; "
         "cat > document"
     )
     assert run("worker", "--exec", command, "--until-empty").exit_code == 0
@@ -121,12 +121,20 @@ def test_references_are_words_of_the_shell() -> None:
     assert with_references("do {id} --as={title}") == (
         'do "${HOPPER_TASK_ID}" --as="${HOPPER_TASK_TITLE}"'
     )
+    assert with_references('echo "a {id} \\" {x}"') == 'echo "a ${HOPPER_TASK_ID} \\" {x}"'
     for same in ("awk '{print $1}'", "echo {a,b} ${HOME} {unknown}", r"echo \{id}", "echo 'it'"):
         assert with_references(same) == same
 
 
 @pytest.mark.parametrize(
-    "command", ["sh -c 'echo {id}'", 'sh -c "echo {id}"', 'echo "a \\" {title}"', "echo '{id}"]
+    "command",
+    [
+        "sh -c 'echo {id}'",
+        'bash -ec "echo {id}"',
+        'eval "echo {title}"',
+        "echo '{id}'",
+        "echo '{id}",
+    ],
 )
 def test_a_reference_inside_quotes_is_refused(command: str) -> None:
     with pytest.raises(ValidationError, match="outside") as raised:

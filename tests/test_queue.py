@@ -713,3 +713,40 @@ def test_the_statistics_of_a_queue(tasks: TaskRepository, clock: Clock) -> None:
         "created_at": "2100-03-01T11:58:30Z",
         "age_s": 90.0,
     }
+
+
+def test_what_may_be_tried_at_once_is_offered_at_once(session: Session) -> None:
+    tasks = TaskRepository(session)
+    tasks.create(title="again", max_attempts=50)
+    for _ in range(20):
+        task = claim(tasks)
+        tasks.fail(task.id, token(task), "no luck", retry_in=0)
+    notes = [event.note for event in tasks.get_events(task.id) if event.to_status == "pending"]
+    assert notes == ["no luck"] * 20
+
+
+def test_a_row_that_was_read_before_brings_no_lease_back(
+    tasks: TaskRepository, clock: Clock
+) -> None:
+    tasks.create(title="old")
+    old = claim(tasks, lease=60)
+    clock.advance(minutes=2)
+    new = claim(tasks, "agent-2")
+    tasks.upsert(**{**old.to_dict(), "title": "edited"})
+    with pytest.raises(LeaseLost):
+        tasks.complete(old.id, token(old))
+    assert tasks.complete(new.id, token(new)).title == "edited"
+
+
+def test_no_tags_are_no_condition(tasks: TaskRepository) -> None:
+    made = tasks.create(title="plain")
+    assert tasks.explain_readiness(made.id, tags=[]).ready
+    assert claim(tasks, tags=[]).id == made.id
+
+
+def test_attempts_that_an_operator_gives_back_are_no_release(tasks: TaskRepository) -> None:
+    tasks.create(title="hard", max_attempts=1)
+    task = claim(tasks)
+    tasks.fail(task.id, token(task), "no luck")
+    tasks.update(task.id, status="pending", attempts=0)
+    assert tasks.get_events(task.id)[-1].note is None

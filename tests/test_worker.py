@@ -288,6 +288,33 @@ def test_what_does_not_end_in_time_is_given_back(database: Database, run: Run) -
     assert (task.status, task.attempts, task.owner) == ("pending", 0, None)
 
 
+def test_a_worker_that_is_stopped_before_it_runs_ends_at_once(database: Database, run: Run) -> None:
+    add(database, "work")
+    worker = Worker("a", database=database)
+    worker.stop()
+    assert run(worker, lambda _: None) == 0
+    assert run(worker, lambda _: None, until_empty=True) == 1
+
+
+def test_a_choice_may_be_any_iterable(database: Database, run: Run) -> None:
+    add(database, "one", "two", project="web")
+    worker = Worker("a", projects=(name for name in ["web"]), tags=iter(()), database=database)  # type: ignore[arg-type]
+    assert run(worker, lambda _: None, until_empty=True) == 2
+
+
+def test_an_error_that_cannot_say_what_it_is_fails_the_task(database: Database, run: Run) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    def handle(_: Task) -> None:
+        raise Mute
+
+    add(database, "odd")
+    run(Worker("a", database=database), handle, until_empty=True)
+    assert stored(database)["odd"].last_error == "Mute"
+
+
 def test_a_second_stop_waits_for_nobody(database: Database) -> None:
     add(database, "endless")
     give_up = threading.Event()

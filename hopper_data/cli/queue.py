@@ -138,7 +138,13 @@ def worker_command(
     handler = ShellHandler(command, grace, sys.stderr if settings().as_json else sys.stdout)
     with settings().database() as database, _warnings_shown():
         require_schema(database)
-        worker = Worker(
+
+        class ShellWorker(Worker):
+            def abandon(self) -> None:
+                # Before somebody else can take their tasks.
+                handler.end_all()
+
+        worker = ShellWorker(
             owner or f"{socket.gethostname()}-{os.getpid()}",
             projects=project or None,
             capabilities=capability or None,
@@ -273,11 +279,13 @@ def _newest(database: Database, task_id: str | None, lines: int) -> list[TaskEve
 
 def _follow(database: Database, task_id: str | None, newest: int | None) -> None:
     # A transaction that takes its time ends after others whose events have higher numbers.
-    seen = {event.id for event in _after(database, None)}
-    newest = max(seen, default=0) if newest is None else newest
-    seen = {number for number in seen if number <= newest}
+    recent = _after(database, None)
+    top = max([event.id for event in recent], default=0)
+    printed = top if newest is None else newest
+    new = {e.id for e in recent if e.id > printed and task_id in (None, e.task_id)}
+    seen = {event.id for event in recent} - new
     while True:
-        after = max(seen, default=0) - _WINDOW
+        after = max(seen, default=top) - _WINDOW
         found = _patiently_after(database, after)
         for event in found:
             if event.id not in seen and task_id in (None, event.task_id):

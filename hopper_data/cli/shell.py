@@ -34,6 +34,7 @@ _TOKENS = re.compile(
     re.DOTALL,
 )
 _PLACE = re.compile(r"\{(\w+)\}")
+_PROGRAM = re.compile(r"(\s-\w*[ce]|\beval\b[^;&|]*|\b(ssh|su|xargs)\b[^;&|]*)\s*$")
 
 
 class CommandFailed(Exception):
@@ -43,11 +44,15 @@ class CommandFailed(Exception):
 def with_references(command: str) -> str:
     """A shell command in which each `{field}` refers to the environment, as one word.
 
-    Inside quotes it is refused: there it may be part of another program, which would run the value.
+    It is refused inside single quotes, and in a program for another interpreter such as that of
+    `sh -c "…"`, which would run the value.
     """
 
     def replace(match: re.Match[str]) -> str:
         if match.lastgroup in ("single", "double"):
+            program = _PROGRAM.search(command[: match.start()])
+            if match.lastgroup == "double" and not program:
+                return _PLACE.sub(lambda place: _reference(place, "{}"), match[0])
             for name in _PLACE.findall(match[0]):
                 if name in _FIELDS:
                     raise ValidationError(
@@ -55,13 +60,18 @@ def with_references(command: str) -> str:
                         f'variable there: "${variable(name)}"',
                         "exec",
                     )
-        elif match.lastgroup == "field" and match[0][1:-1] in _FIELDS:
-            return f'"${{{variable(match[0][1:-1])}}}"'
+        elif match.lastgroup == "field":
+            return _reference(match, '"{}"')
         return match[0]
 
     if "\0" in command or not command.strip():
         raise ValidationError("the command is empty, or no text; --exec 'command {id}'", "exec")
     return _TOKENS.sub(replace, command)
+
+
+def _reference(place: re.Match[str], form: str) -> str:
+    name = place[0][1:-1]
+    return form.format(f"${{{variable(name)}}}") if name in _FIELDS else place[0]
 
 
 def variable(field: str) -> str:
@@ -81,6 +91,11 @@ def environment(task: Task, owner: str) -> dict[str, str]:
         if len(os.fsencode(text)) <= _LONGEST_VALUE:
             result[variable(name)] = text
     return result
+
+
+def _inherited() -> dict[str, str]:
+    """Our own environment, without what a worker has put there that has started us."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("HOPPER_TASK_")}
 
 
 class ShellHandler:
@@ -104,7 +119,7 @@ class ShellHandler:
         """Run the command for one task; the feedback that it printed, or None."""
         process = subprocess.Popen(  # noqa: S603  # the operator's own, who may run anything
             ["/bin/sh", "-c", self.line],
-            env={**os.environ, **environment(task, self.worker.owner)},
+            env={**_inherited(), **environment(task, self.worker.owner)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -240,6 +240,6 @@ _SELECTION_SQL = {
     "postgresql": {
         "projects": "{task}.project = ANY(ARRAY(SELECT jsonb_array_elements_text({wanted})))",
         "capabilities": "coalesce({task}.required_capabilities, '[]') <@ {wanted}",
-        "tags": "{task}.tags @> {wanted}",
+        "tags": "coalesce({task}.tags, '[]') @> {wanted}",
     },
 }

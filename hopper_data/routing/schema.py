@@ -308,7 +308,8 @@ def _event_values(now: str, differs: str) -> str:
             CASE WHEN new.updated_at <> old.updated_at THEN new.updated_at ELSE {now} END,
             CASE
                 WHEN new.lease_token <> old.lease_token THEN 'lease expired'
-                WHEN new.status = 'pending' AND new.attempts < old.attempts THEN 'released'
+                WHEN new.status = 'pending' AND old.lease_token IS NOT NULL
+                    AND new.attempts < old.attempts THEN 'released'
                 WHEN new.status IN ('pending', 'failed') AND (
                     new.last_error {differs} old.last_error
                     OR new.run_after {differs} old.run_after

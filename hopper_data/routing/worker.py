@@ -25,7 +25,7 @@ from hopper_data.database import Database, proxy, using
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, LeaseLost, ValidationError
 from hopper_data.fields import shorten
 from hopper_data.repository import check_count
-from hopper_data.routing.arguments import seconds
+from hopper_data.routing.arguments import seconds, texts
 from hopper_data.routing.models import Task
 from hopper_data.routing.readiness import Selection, Texts
 from hopper_data.routing.repositories.queue import LEASE, check_owner, error_text
@@ -79,12 +79,11 @@ class Worker:
         database: Database | None = None,
     ) -> None:
         self.owner = check_owner(owner)
-        self.selection = Selection.of(projects, capabilities, tags)
+        given = {"projects": projects, "capabilities": capabilities, "tags": tags}
         self.choice: dict[str, Texts] = {
-            "projects": projects,
-            "capabilities": capabilities,
-            "tags": tags,
+            name: None if value is None else texts(value, name) for name, value in given.items()
         }
+        self.selection = Selection.of(**self.choice)
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ValidationError(
                 f"concurrency is {shorten(concurrency)}; it must be 1 or more", "concurrency"
@@ -105,6 +104,7 @@ class Worker:
         self.grace_s = seconds(grace, "grace")
         self.database = database
         self._run: _Run | None = None
+        self._stopped_early = False
 
     def __repr__(self) -> str:
         return f"<Worker {self.owner}>"
@@ -154,11 +154,19 @@ class Worker:
     def stop(self) -> None:
         """Claim no more, and end `run()` when the handlers have ended; called twice, at once.
 
-        May be called from any thread.
+        May be called from any thread, also just before `run()`, which then ends at once.
         """
         run = self._run
-        if run is not None:
+        if run is None:
+            self._stopped_early = True
+        else:
             run.stop()
+
+    def abandon(self) -> None:
+        """Called before the tasks of handlers that have not ended are given back.
+
+        For a subclass that can end what its handlers have begun.
+        """
 
     @property
     def stopping(self) -> bool:
@@ -180,6 +188,7 @@ class Worker:
         if self._run is not None:
             raise DatabaseError(f"{self!r} is running already")
         self._run = run
+        run.stopping, self._stopped_early = self._stopped_early, False
         try:
             with _signals_stop(run), using(run.database):
                 logger.info("%s begins on %s", self.owner, run.database.label)
@@ -463,6 +472,8 @@ class _ThreadRun(_Run):
             self._let_end()
         finally:
             self._ended.set()
+            if self.held:
+                self.worker.abandon()
             for held in list(self.held.values()):
                 self.forget(held)
                 self.release(held)

@@ -335,6 +335,8 @@ class QueueRepository(AcyclicRepository[Task]):
         return changes
 
     def _upsert(self, row: dict[str, Any], given: set[str], target: Sequence[Any]) -> Task:
+        # A row that was read before must not bring the lease back that it had then.
+        given = given.difference(_LEASE_FIELDS)
         if "status" in given and row["status"] not in HELD_STATUSES:
             given = {*given, *_LEASE_FIELDS}
             row = {**row, **dict.fromkeys(_LEASE_FIELDS)}
@@ -367,7 +369,11 @@ def _is_detail(feedback: Any) -> bool:
 def error_text(error: Any) -> str:
     """The reason of a failure as a text that can be stored, and not too long."""
     if isinstance(error, BaseException):
-        error = f"{type(error).__name__}: {error}".removesuffix(": ")
+        name = type(error).__name__
+        try:
+            error = f"{name}: {error}".removesuffix(": ")
+        except Exception:  # noqa: BLE001  # it cannot even say what it is
+            error = name
     if not isinstance(error, str) or not error.strip():
         raise ValidationError(
             f"error is {shorten(error)}; it must be an exception or a text that says why",
@@ -395,9 +401,11 @@ _CLAIM_COLUMNS = {"owner": "TEXT", "lease_s": "FLOAT", **SELECTION_TYPES}
 def _later(dialect: str, delay_s: str) -> str:
     """A number of seconds after now."""
     if dialect == "sqlite":
+        # It counts in milliseconds; at once must not be a part of one later.
         return (
-            "(SELECT strftime('%Y-%m-%d %H:%M:%f000+00:00', now, "
-            f"printf('%+.3f seconds', {delay_s})) FROM ask)"
+            f"(SELECT CASE WHEN {delay_s} <= 0 THEN now "
+            "ELSE strftime('%Y-%m-%d %H:%M:%f000+00:00', now, "
+            f"printf('%+.3f seconds', {delay_s})) END FROM ask)"
         )
     return f"(SELECT now + make_interval(secs => {delay_s}) FROM ask)"
 
