@@ -238,15 +238,11 @@ def _stop_all(*_: object) -> None:
 class _Held:
     """A task that this worker has claimed."""
 
-    def __init__(self, task: Task, lease_s: float) -> None:
+    def __init__(self, task: Task, deadline: float) -> None:
         self.task = task
         self.token = str(task.lease_token)
         self.lost = self.given_back = False
-        self.renewed(lease_s)
-
-    def renewed(self, lease_s: float) -> None:
-        """The lease begins anew."""
-        self.deadline = time.monotonic() + lease_s
+        self.deadline = deadline
 
     def is_valid(self) -> bool:
         """Whether nobody else can have taken the task."""
@@ -335,13 +331,14 @@ class _Run:
 
     def _claim(self, limit: int) -> list[_Held]:
         worker = self.worker
+        deadline = self._deadline()
         with open_session(self.database) as session:
             tasks = TaskRepository(session).claim_next(
                 worker.owner, limit=limit, lease=worker.lease_s, **worker.choice
             )
         if self.left is not None:
             self.left -= len(tasks)
-        claimed = [_Held(task, worker.lease_s) for task in tasks]
+        claimed = [_Held(task, deadline) for task in tasks]
         self.held.update({held.task.id: held for held in claimed})
         return claimed
 
@@ -373,7 +370,12 @@ class _Run:
             return self.worker.heartbeat_s / 4
         return self.worker.heartbeat_s
 
+    def _deadline(self) -> float:
+        # Counted from before the database is asked: never later than it counts itself.
+        return time.monotonic() + self.worker.lease_s
+
     def _renew(self, held: _Held) -> None:
+        deadline = self._deadline()
         try:
             with open_session(self.database) as session:
                 TaskRepository(session).heartbeat(held.task.id, held.token)
@@ -382,7 +384,7 @@ class _Run:
                 logger.warning("%s lost %s: %s", self.worker.owner, held, error)
                 self.lose(held)
         else:
-            held.renewed(self.worker.lease_s)
+            held.deadline = deadline
 
     def lose(self, held: _Held) -> None:
         """Note that the lease of a task is lost."""
