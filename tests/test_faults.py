@@ -32,7 +32,7 @@ from hopper_data import (
 from hopper_data.database import Database
 from hopper_data.session import open_session
 from tests.conftest import AdminCursor
-from tests.servers import Server, end, own_server
+from tests.servers import Server, end, make_entries, numbers, own_server
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,7 @@ def server(the_server: Server) -> Server:
 def open_database(server: Server) -> Iterator[Callable[..., Database]]:
     """Makes databases on the server, with an empty table `entries`."""
     made: list[Database] = []
-    with AdminCursor(server.url) as cursor:
-        cursor.execute("DROP TABLE IF EXISTS entries")
-        cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, value INTEGER DEFAULT 0)")
+    make_entries(server)
 
     def make(**settings: Any) -> Database:
         made.append(create_database(server.url, **settings))
@@ -68,11 +66,6 @@ def open_database(server: Server) -> Iterator[Callable[..., Database]]:
 
 def add(session: Session, number: int) -> None:
     session.execute("INSERT INTO entries (number) VALUES (?)", (number,))
-
-
-def numbers(database: Database) -> list[int]:
-    with open_session(database) as session:
-        return [n for (n,) in session.execute("SELECT number FROM entries ORDER BY number")]
 
 
 def pid_of(session: Session) -> int:

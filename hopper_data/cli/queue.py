@@ -40,7 +40,6 @@ _WINDOW = 1000
 _AT_ONCE = 2 * _WINDOW
 _CHANGE_WIDTH = len("in progress → completed")
 _NOTE_WIDTH = 200
-_LAST_WORDS_S = 60
 
 
 class Duration(_ParamType):
@@ -131,30 +130,22 @@ def worker_command(
 
     SIGTERM and Ctrl-C end the worker when its commands have ended.
     """  # noqa: D301  # click's sign for lines that stay as they are is a real backspace
-    from hopper_data.cli.shell import ShellHandler
-    from hopper_data.routing.worker import Worker
+    from hopper_data.cli.shell import ShellHandler, ShellWorker
 
     # Where JSON is wanted, it is all that standard output has.
     handler = ShellHandler(command, grace, sys.stderr if settings().as_json else sys.stdout)
     with settings().database() as database, _warnings_shown():
         require_schema(database)
-
-        class ShellWorker(Worker):
-            def abandon(self) -> None:
-                # Before somebody else can take their tasks.
-                handler.end_all()
-
         worker = ShellWorker(
+            handler,
             owner or f"{socket.gethostname()}-{os.getpid()}",
             projects=project or None,
             capabilities=capability or None,
             tags=tag or None,
             concurrency=concurrency,
             lease=lease,
-            grace=grace + _LAST_WORDS_S,  # the handler keeps to the time that is given
             database=database,
         )
-        handler.worker = worker
         try:
             count = worker.run(handler, until_empty=until_empty, max_tasks=max_tasks)
         finally:

@@ -22,12 +22,13 @@ from hopper_data.errors import ValidationError
 from hopper_data.routing.models import Task
 from hopper_data.routing.worker import GiveBack, Worker
 
-__all__ = ["CommandFailed", "ShellHandler", "with_references"]
+__all__ = ["CommandFailed", "ShellHandler", "ShellWorker", "with_references"]
 
 _LONGEST_VALUE = 100_000  # Linux allows 128 KiB for one
 _KEPT_LINES = 20
 _LOOK_S = 0.2
 _LAST_WORDS_S = 5.0
+_GRACE_TO_END_S = 60.0
 _FIELDS = frozenset(field.name for field in Task._meta.sorted_fields)
 _TOKENS = re.compile(
     r"""(?P<escape>\\.)|(?P<single>'[^']*'?)|(?P<double>"(?:\\.|[^"\\])*"?)|(?P<field>\{\w+\})""",
@@ -107,7 +108,7 @@ class ShellHandler:
     """
 
     worker: Worker
-    """Set before the first task comes."""
+    """Set by the worker that it belongs to."""
 
     def __init__(self, command: str, grace_s: float, output: IO[str]) -> None:
         self.line = with_references(command)
@@ -160,6 +161,20 @@ class ShellHandler:
         """End all commands that are still running."""
         for process in list(self._running):
             end_group(process)
+
+
+class ShellWorker(Worker):
+    """A worker whose commands have ended before their tasks are given back."""
+
+    def __init__(self, handler: ShellHandler, owner: str, **options: Any) -> None:
+        # The handler keeps to its grace; what is added is for ending the commands.
+        super().__init__(owner, grace=handler.grace_s + _GRACE_TO_END_S, **options)
+        self.handler = handler
+        handler.worker = self
+
+    def abandon(self) -> None:
+        """End the commands, before somebody else can take their tasks."""
+        self.handler.end_all()
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

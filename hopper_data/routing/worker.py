@@ -511,7 +511,7 @@ class _ThreadRun(_Run):
             self._end(held, self.fail, error)
         except BaseException as error:  # noqa: BLE001  # it asks for the end of the process
             logger.warning("%s stops: %s in %s", self.worker.owner, type(error).__name__, held)
-            self._end(held, self.fail, GiveBack())
+            self._end(held, self.release)
             self.stop()
         else:
             self._end(held, self.complete, feedback)
