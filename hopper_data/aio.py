@@ -58,6 +58,7 @@ from hopper_data.aio_connections import (  # needs the extra, too
     is_quiet,
     roll_back,
     terminate,
+    was_never_sent,
 )
 
 __all__ = ["AsyncSession", "async_database", "open_async_session", "run_in_async_transaction"]
@@ -409,12 +410,15 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         if connection is not None and connection.begin:
             connection.begin = ""  # there were reads of ours alone
             return
+        lost = f"{self.label}: the connection was lost before the commit"
         if connection is None or connection.stale():
-            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
+            raise DatabaseUnavailable(lost)
         try:
             with translated(cast("Database", self)):
                 status = pwasyncio.await_(connection.commit())
         except DatabaseUnavailable as error:
+            if was_never_sent(error.__cause__):
+                raise DatabaseUnavailable(lost) from error.__cause__
             if not getattr(error.__cause__, "sqlstate", "08").startswith("08"):
                 raise  # the server said why it did not commit
             raise self._commit_unanswered() from error.__cause__

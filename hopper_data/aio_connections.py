@@ -24,6 +24,7 @@ __all__ = [
     "is_quiet",
     "roll_back",
     "terminate",
+    "was_never_sent",
 ]
 
 T = TypeVar("T")
@@ -207,3 +208,15 @@ def terminate(connection: Any) -> None:
     """Close a connection of asyncpg without asking its server."""
     with suppress(asyncpg.InterfaceError):  # the pool has taken it back already
         connection.terminate()
+
+
+def was_never_sent(error: BaseException | None) -> bool:
+    """Whether asyncpg refused a statement before it sent it.
+
+    It does so in the moment between the server's word that the connection ends and its end.
+    """
+    if isinstance(error, asyncpg.InterfaceError):
+        return True
+    return isinstance(error, asyncpg.InternalClientError) and str(error).startswith(
+        ("cannot switch to state", "not connected")
+    )

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from hopper_data import (
@@ -20,6 +21,7 @@ from hopper_data import (
     run_in_async_transaction,
 )
 from hopper_data.aio import AsyncSession, async_database, open_async_session
+from hopper_data.aio_connections import PostgresConnection
 from hopper_data.chat import UserRepository
 from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
@@ -296,6 +298,37 @@ def test_a_connection_that_drops_before_the_commit_is_noticed(
 
     asyncio.run(work())
     assert numbers(database) == [2]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        asyncpg.InternalClientError(
+            "cannot switch to state 15; another operation (2) is in progress"
+        ),
+        asyncpg.InterfaceError("connection is closed"),
+    ],
+    ids=["ending", "closed"],
+)
+def test_a_commit_that_was_never_sent_is_tried_again(
+    own: tuple[Server, Database], monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    _, database = own
+    commit, refusals = PostgresConnection.commit, [refusal]
+    runs: list[int] = []
+
+    async def refuse_first(connection: PostgresConnection) -> str:
+        if refusals:
+            raise refusals.pop()
+        return await commit(connection)
+
+    async def write(session: AsyncSession) -> None:
+        runs.append(len(runs) + 1)
+        await add(session, runs[-1])
+
+    monkeypatch.setattr(PostgresConnection, "commit", refuse_first)
+    asyncio.run(run_in_async_transaction(write, database=database, delay_s=0.01))
+    assert (runs, numbers(database)) == ([1, 2], [2])
 
 
 def test_a_commit_without_an_answer_is_not_tried_again(own: tuple[Server, Database]) -> None:
