@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from hopper_data import (
 )
 from hopper_data.database import Database, proxy
 from hopper_data.session import open_session
+from tests.forks import PROGRAMS
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -98,55 +100,19 @@ def test_a_fork_in_the_middle_of_a_session(database: Database) -> None:
     assert names() == expected
 
 
-def test_a_fork_while_another_thread_has_a_session(database: Database) -> None:
-    add("first")
-    entered, go_on = threading.Event(), threading.Event()
-    counts: list[int] = []
-
-    def work() -> None:
-        with open_session(database, read_only=True) as session:
-            counts.append(ProjectRepository(session).count())
-            entered.set()
-            go_on.wait(60)
-            counts.append(ProjectRepository(session).count())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert entered.wait(30)
-    try:
-        for number in range(5):
-            in_child(lambda number=number: add(f"child {number}"))
-    finally:
-        go_on.set()
-        thread.join(30)
-    assert counts == [1, 1]
-    assert len(names()) == 6
-
-
-def test_a_fork_while_other_threads_take_and_give_back(database: Database) -> None:
-    # Without a statement between: SQLite's own locks, which one might hold, outlive no fork.
-    add("first")
-    stop, connected = threading.Event(), threading.Barrier(3, timeout=30)
-
-    def work() -> None:
-        with database.connection_context():
-            connected.wait()  # each has opened one, and none is opened from now on
-        while not stop.is_set():
-            with database.connection_context():
-                pass
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    connected.wait()
-    try:
-        for _ in range(5):
-            in_child(lambda: names() and None)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-    assert names() == ["first"]
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_fork_while_other_threads_work(database: Database, program: str) -> None:
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    url = database.url.render(hide_password=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.forks", url, program],
+        cwd=Path(__file__).parents[1],
+        env=quiet,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_default_database_is_forgotten_too(database: Database) -> None:
