@@ -165,6 +165,10 @@ class Database(PooledConnections):
             self.query_hooks or self.config.echo or _peewee_logger.isEnabledFor(logging.DEBUG)
         )
 
+    def sorting_on_disk(self) -> AbstractContextManager[Any]:
+        """Inside the block, what needs much room takes it on disk, not in memory."""
+        return nullcontext()
+
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         """The rows of a query one by one, without holding all of them."""
         yield from self.execute_sql(sql, params)

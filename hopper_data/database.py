@@ -127,6 +127,9 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         conn.execute(f"PRAGMA busy_timeout = {config.busy_timeout_ms:d}")
         conn.execute(f"PRAGMA foreign_keys = {'ON' if config.foreign_keys else 'OFF'}")
         conn.execute(f"PRAGMA synchronous = {config.synchronous}")
+        # Inside a transaction SQLite notes how to undo each statement, and opens a file for that
+        # as soon as a write with its triggers has touched sixteen pages.
+        conn.execute("PRAGMA temp_store = MEMORY")
         if not self.in_memory:
             self._set_journal_mode(conn, config.journal_mode)
         super()._add_conn_hooks(conn)
@@ -208,6 +211,22 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         connection = self._state.conn
         if connection is not None and connection.in_transaction:
             super().rollback()
+
+    @contextmanager
+    def sorting_on_disk(self) -> Iterator[None]:
+        # SQLite refuses where a transaction has made temporary tables, which would be lost.
+        with suppress(DatabaseError):
+            self.execute_sql("PRAGMA temp_store = FILE")
+        try:
+            yield
+        finally:
+            with suppress(DatabaseError):
+                self.execute_sql("PRAGMA temp_store = MEMORY")
+
+    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+        with self.sorting_on_disk():  # it sorts before the first row
+            rows = self.execute_sql(sql, params)
+        yield from rows
 
     def begin_read_only(self) -> Any:
         self.begin("DEFERRED")

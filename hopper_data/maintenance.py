@@ -281,7 +281,7 @@ def vacuum_database(database: Database | None = None) -> None:
         raise DatabaseError("a database cannot be vacuumed inside a session: end it first")
     opened = target.connect(reuse_if_open=True)
     try:
-        with using(target):
+        with using(target), target.sorting_on_disk():
             target.execute_sql("VACUUM")
             target.execute_sql("ANALYZE")
     finally:

@@ -303,7 +303,7 @@ def _sqlite_turn(database: Database) -> Iterator[None]:
     # Inside a transaction this pragma does nothing.
     database.execute_sql("PRAGMA foreign_keys = OFF")
     try:
-        with database.atomic():
+        with database.sorting_on_disk(), database.atomic():
             before = _orphans(database)
             yield
             # Rows that were broken before, by a program without foreign keys, are not its fault.

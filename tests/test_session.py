@@ -801,6 +801,33 @@ def test_schema_changes_are_part_of_the_transaction(database: Database) -> None:
         session.execute("SELECT n FROM extra")
 
 
+def test_what_sqlite_keeps_aside_is_in_memory_except_for_long_sorts(
+    make_url: Callable[..., str],
+) -> None:
+    with SessionFactory(make_url("sqlite")) as factory, factory.get_session() as session:
+        tasks = TaskRepository(session)
+        for number in range(300):
+            tasks.create(id=f"t{number}", title=f"{number % 7}")
+
+        def kept_in() -> int:
+            ((where,),) = session.execute("PRAGMA temp_store")
+            return int(where)
+
+        assert kept_in() == 2
+        with session.database.sorting_on_disk():
+            assert kept_in() == 1
+        assert kept_in() == 2
+        rows = tasks.iterate(order_by="title")
+        next(rows)
+        assert kept_in() == 2
+        rows.close()  # type: ignore[attr-defined]
+        # SQLite would have to forget the table.
+        session.execute("CREATE TEMP TABLE mine (value)")
+        session.execute("INSERT INTO mine VALUES (1)")
+        assert len(list(tasks.iterate(order_by="title"))) == 300
+        assert session.execute("SELECT value FROM mine") == [(1,)]
+
+
 def test_a_query_takes_one_statement(session: Session) -> None:
     tasks = TaskRepository(session)
     add(session, "a")
