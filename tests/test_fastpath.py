@@ -38,6 +38,7 @@ from hopper_data.session import open_session
 from tests.cases import each
 from tests.planning_data import Plan
 
+pytestmark = pytest.mark.fast_path
 MARCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
