@@ -46,6 +46,10 @@ class Database(PooledConnections):
         self._guard = threading.local()
         self._prepare_pool()
 
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._guard = threading.local()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"
 

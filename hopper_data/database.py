@@ -176,6 +176,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return rows
 
     def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
+        self._forbid_now()
         connection = self._state.conn
         if connection is None or not connection.in_transaction or self._is_watched():
             return super().send(sql, params)
@@ -199,12 +200,21 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             raise DatabaseError("nothing more is done: an earlier error has ended this transaction")
 
     def begin(self, lock_type: str | None = None) -> None:
+        self._guard.forbids_late = False
         connection = self.connection()
         if self.in_memory or lock_type or not isinstance(connection, sqlite3.Connection):
             super().begin(lock_type)
             return
         with translated(self):
             begin_in_turn(connection, self.config.busy_timeout_ms)
+
+    def commit(self) -> None:
+        connection = self._state.conn
+        if not isinstance(connection, sqlite3.Connection):
+            super().commit()
+            return
+        with translated(self):
+            connection.execute("COMMIT")
 
     def rollback(self) -> None:
         # SQLite ends the transaction by itself on some errors, such as a full disk.
@@ -228,9 +238,29 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             rows = self.execute_sql(sql, params)
         yield from rows
 
+    # SQLite prepares every statement of a connection anew when it is told to refuse writes, which
+    # costs more than many a read. So it is told before the first statement that is not a read of
+    # ours: what goes through `fetch_all()` writes nothing.
+
     def begin_read_only(self) -> Any:
         self.begin("DEFERRED")
-        return self.forbid_writes()
+        if not isinstance(self._state.conn, sqlite3.Connection):
+            return self.forbid_writes()
+        self._guard.forbids_late = True
+        return _LATE
+
+    def _forbid_now(self) -> None:
+        if getattr(self._guard, "forbids_late", False):
+            self._guard.forbids_late = False
+            self._guard.before = self.forbid_writes()
+
+    def connection(self) -> Any:
+        self._forbid_now()
+        return super().connection()
+
+    def cursor(self, named_cursor: Any = None) -> Any:
+        self._forbid_now()
+        return super().cursor(named_cursor)
 
     def forbid_writes(self) -> Any:
         (before,) = self.execute_sql("PRAGMA query_only").fetchone()
@@ -238,7 +268,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return before
 
     def allow_writes(self, before: Any) -> None:
-        self.execute_sql(f"PRAGMA query_only = {before:d}")
+        if before is not _LATE:
+            self.execute_sql(f"PRAGMA query_only = {before:d}")
+        elif self._guard.forbids_late:
+            self._guard.forbids_late = False
+        else:
+            self.allow_writes(self._guard.before)
 
     def close_pool(self) -> None:
         super().close_pool()
@@ -253,6 +288,10 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if self.in_memory:
             # The child has a copy of the whole database.
             self._connections = connections
+
+
+_LATE = object()
+"""In place of what `forbid_writes()` gives, which is then not known yet."""
 
 
 def _path(name: str) -> Path:

@@ -436,6 +436,66 @@ def test_a_read_only_session_cannot_write(database: Database) -> None:
         add(session, "b")
 
 
+FIRST_WRITES: tuple[Callable[[Session], Any], ...] = (
+    lambda session: TaskRepository(session).create(title="b"),
+    lambda session: TaskRepository(session).delete("a"),
+    lambda session: TaskRepository(session).bulk_delete(["a", "b"]),
+    lambda session: session.execute("DELETE FROM tasks"),
+    lambda session: Task.delete().execute(),
+)
+
+
+@pytest.mark.parametrize("reads_first", [True, False])
+def test_a_read_only_session_cannot_write_whatever_comes_first(
+    database: Database, reads_first: bool
+) -> None:
+    with get_sync_session() as session:
+        add(session, "a")
+    for write in FIRST_WRITES:
+        with get_sync_session(read_only=True) as session:
+            if reads_first:
+                assert titles(session) == ["a"]
+            with pytest.raises(Exception, match=r"read-?only"):
+                write(session)
+        with get_sync_session() as session:
+            assert titles(session) == ["a"]
+            with get_sync_session(read_only=True) as inner:
+                if reads_first:
+                    assert titles(inner) == ["a"]
+                with pytest.raises(Exception, match=r"read-?only"):
+                    inner.execute("DELETE FROM tasks")
+            add(session, "b")
+            TaskRepository(session).delete("b")
+
+
+def test_reads_of_a_repository_leave_a_connection_of_sqlite_as_it_is(
+    make_url: Callable[..., str],
+) -> None:
+    with SessionFactory(make_url("sqlite")) as factory:
+        connection = factory.database.connection()
+        factory.database.close()
+
+        def refuses_writes() -> bool:
+            return bool(connection.execute("PRAGMA query_only").fetchone()[0])
+
+        with factory.get_session(read_only=True) as session:
+            TaskRepository(session).get("a")
+            assert TaskRepository(session).count() == 0
+            assert not refuses_writes()
+            session.execute("SELECT 1")
+            assert refuses_writes()
+        assert not refuses_writes()
+        for take in (lambda: factory.database.cursor(), lambda: factory.database.connection()):
+            with factory.get_session(read_only=True):
+                take()
+                assert refuses_writes()
+        assert not refuses_writes()
+        with pytest.raises(Boom), factory.get_session(read_only=True) as session:
+            TaskRepository(session).get("a")
+            raise Boom
+        assert not refuses_writes()
+
+
 def test_a_read_only_session_inside_another_cannot_write(database: Database) -> None:
     with get_sync_session() as outer:
         add(outer, "a")
