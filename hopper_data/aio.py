@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
 
 import peewee
 
+from hopper_data.aio_pool import Places
 from hopper_data.config import Backend, DatabaseURL
 from hopper_data.database import (
     ISOLATION,
@@ -34,7 +35,7 @@ from hopper_data.database import (
     looked_too_early,
     proxy,
 )
-from hopper_data.driver_errors import translated
+from hopper_data.driver_errors import locked, translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.libpq import keep_alive
 from hopper_data.session import Session, check_retries, open_session
@@ -55,8 +56,9 @@ from hopper_data.aio_connections import (  # needs the extra, too
     PostgresConnection,
     SharedMemoryConnection,
     SqliteConnection,
+    begin_read_only,
+    bridged,
     is_quiet,
-    roll_back,
     terminate,
     was_never_sent,
 )
@@ -69,8 +71,8 @@ logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 P = ParamSpec("P")
 T = TypeVar("T")
 _BATCH = 500
-_SOON_S = 0.05
 _FRESH_S = 0.1
+_PATIENCE_S = 0.001
 
 
 # -- databases ------------------------------------------------------------------------------------
@@ -86,14 +88,12 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
     config: Any
     label: str
     _state: Any
-    _places: asyncio.Semaphore
+    _pool: Places | None
+    eager = 0
+    """How many connections are given out without a wait; 0 is all that are kept."""
 
     def _take_settings(self) -> None:
-        self._places = asyncio.Semaphore(self.config.max_connections)
-        self._acquire_timeout = self.config.connect_timeout_s or None  # 0 is no limit
-        self._taken = 0
-        self._lanes = asyncio.Semaphore(self.config.pool_size)
-        self._pool: Any = None
+        self._connect_limit_s = self.config.connect_timeout_s or None  # 0 is no limit
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         if not self.is_closed():
@@ -114,17 +114,24 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return Database.send(cast("Database", self), sql, params)
 
     async def aconnect(self) -> Any:
-        connection = self._state.conn
-        if connection is not None and connection.stale():
-            if self._state.transactions:
+        state = self._state._current()
+        connection = state.conn
+        if connection is not None:
+            if not connection.stale():
+                return connection
+            if state.transactions:
                 raise DatabaseUnavailable(
                     f"{self.label}: the connection was lost in the middle of a transaction"
                 )
             # Peewee would give it back a second time where a new one is not to be had.
-            self._state.reset()
+            state.reset()
             await self._release_conn(connection)
+        if self._closing:
+            raise DatabaseError(f"the connections of {self.label} are being closed")
         with translated(cast("Database", self)):
-            return await super().aconnect()
+            connection = await self._acquire_conn_async()
+        state.conn, state.closed = connection, False
+        return connection
 
     async def aexecute_sql(self, sql: str, params: Any = None) -> Any:
         start = time.perf_counter()
@@ -137,72 +144,93 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
     async def _run_async(self, sql: str, params: Any) -> Any:
         return await super().aexecute_sql(sql, params)
 
+    async def _create_pool_async(self) -> Any:
+        kept = self.config.pool_size
+        return Places(
+            self.config.max_connections, kept, eager=self.eager or kept, patience_s=_PATIENCE_S
+        )
+
     async def _acquire_conn_async(self) -> Any:
+        places = self._pool or await self._ensure_pool()
         try:
-            async with asyncio.timeout(self.config.pool_timeout_s):
-                await self._places.acquire()
+            connection = await places.take(self.config.pool_timeout_s)
         except TimeoutError:
             raise PoolTimeout(
                 f"{self.label}: all {self.config.max_connections} connections stayed in use "
                 f"for {self.config.pool_timeout_s:g} s"
             ) from None
         try:
-            async with asyncio.timeout(self._acquire_timeout):
-                connection = await self._checked_connection()
-        except TimeoutError:
-            self._places.release()
+            if connection is None or not self._is_fresh(connection):
+                async with asyncio.timeout(self._connect_limit_s):
+                    connection = await self._checked(connection)
+        except BaseException as error:
+            places.give_back(None)
+            if not isinstance(error, TimeoutError):
+                raise
             raise DatabaseUnavailable(
                 f"{self.label} did not answer within {self.config.connect_timeout_s:g} s"
             ) from None
-        except BaseException:
-            self._places.release()
-            raise
-        self._taken += 1
+        connection._pool = places
         return connection
 
-    async def _checked_connection(self) -> Any:
-        in_lane = await self._lane()
-        try:
-            pool = self._pool or await self._ensure_pool()
-            connection = await self._pool_acquire(pool)
-        except BaseException:
-            if in_lane:
-                self._lanes.release()
-            raise
-        connection._pool, connection.in_lane = pool, in_lane
-        return connection
-
-    async def _lane(self) -> bool:
-        """Wait a moment for one of the connections that are kept; whether one is to be had."""
-        # One that comes back soon is had sooner than a new one.
-        try:
-            if not self._lanes.locked():
-                return await self._lanes.acquire()
-            async with asyncio.timeout(_SOON_S):
-                await self._lanes.acquire()
-        except TimeoutError:
-            return False
-        return True
+    async def _checked(self, connection: Any) -> Any:
+        """`connection`, or a new one where it does not answer."""
+        usable = False
+        if connection is not None:
+            try:
+                usable = await self._answers(connection)
+            finally:
+                if not usable:  # or the task was cancelled
+                    await self._discard(connection)
+        return connection if usable else await self._open_async()
 
     async def _release_conn(self, conn: Any) -> None:
+        places: Places = conn._pool
+        usable = False
         try:
-            await super()._release_conn(conn)
+            usable = await self._settle(conn) and places is self._pool and places.is_wanted()
         finally:
-            self._taken -= 1
-            self._places.release()
-            if conn.in_lane:
-                self._lanes.release()
+            try:
+                if not usable:
+                    await self._discard(conn)
+            finally:
+                places.give_back(conn if usable else None)
+
+    def _is_fresh(self, connection: Any) -> bool:
+        """Whether a connection that was kept can be used without being asked."""
+        raise NotImplementedError
+
+    async def _answers(self, connection: Any) -> bool:
+        """Whether a connection that was kept can be used."""
+        raise NotImplementedError
+
+    async def _open_async(self) -> Any:
+        """A new connection."""
+        raise NotImplementedError
+
+    async def _settle(self, connection: Any) -> bool:
+        """Whether a connection that comes back can be used again; nothing is left open on it."""
+        raise NotImplementedError
+
+    async def _discard(self, connection: Any) -> None:
+        """Close a connection."""
+        raise NotImplementedError
+
+    async def _pool_close(self) -> None:
+        while self._pool is not None and self._pool.idle:
+            await self._discard(self._pool.idle.pop())
 
     def pool_status(self) -> dict[str, int]:
         """How many connections are in use and idle, and how many there may be."""
         return {
-            "in_use": self._taken,
-            "idle": self._idle_count(),
+            "in_use": self._pool.in_use if self._pool else 0,
+            "idle": len(self._pool.idle) if self._pool else 0,
             "max": self.config.max_connections,
         }
 
-    def _idle_count(self) -> int:
-        raise NotImplementedError
+    async def make_ready(self, *, read_only: bool) -> None:  # noqa: ARG002
+        """Take what a session needs before it begins."""
+        await self.aconnect()
 
     def is_connection_usable(self) -> bool:
         connection = self._state.conn
@@ -244,46 +272,38 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
     def __init__(self, config: Any, url: Any) -> None:
         super().__init__(config, url=url)
         self._take_settings()
-        self._born: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-        self._answered: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-        self._returning = 0
 
-    async def _create_pool_async(self) -> Any:
-        return await asyncpg.create_pool(
-            connect=self._connect_to_one,
-            min_size=0,
-            max_size=self.config.max_connections,
-            timeout=self._acquire_timeout,
-            max_inactive_connection_lifetime=0,
-            init=self._initialize,
-            reset=_nothing_to_reset,
-            server_settings={
-                # Where a day begins, and what years there are, must not depend on the server.
-                "timezone": "UTC",
-                "application_name": dict(self.url.options).get("application_name", "hopper_data"),
-            },
-        )
+    async def _open_async(self) -> Any:
+        connection = PostgresConnection(await self._connect_to_one())
+        try:
+            await self._initialize(connection.conn)
+        except BaseException:
+            terminate(connection.conn)
+            raise
+        return connection
 
-    async def _connect_to_one(
-        self, _dsn: None, *, timeout: float | None = None, **options: Any
-    ) -> Any:
+    async def _connect_to_one(self) -> Any:
         """A connection to the first host that will do.
 
         Each has its part of the time, so that one that says nothing leaves some for the next;
         asyncpg would spend all of it there.
         """
         urls = _asyncpg_urls(self.url)
-        part = timeout and timeout / len(urls)
+        part_s = self._connect_limit_s and self._connect_limit_s / len(urls)
+        settings = {
+            # Where a day begins, and what years there are, must not depend on the server.
+            "timezone": "UTC",
+            "application_name": dict(self.url.options).get("application_name", "hopper_data"),
+        }
         failure: BaseException | None = None
         for url in urls:
             try:
-                return await asyncpg.connect(url, timeout=part, **options)
+                return await asyncpg.connect(url, timeout=part_s, server_settings=settings)
             except _NEXT_HOST as error:
                 failure = error
         raise cast("BaseException", failure)
 
     async def _initialize(self, conn: Any) -> None:
-        self._born[conn] = time.monotonic()
         keep_alive(conn._transport.get_extra_info("socket"), self.url)
         for name in ("timestamptz", "timestamp", "uuid", "json", "jsonb"):
             # As text, which is what the fields write and read on every driver.
@@ -293,57 +313,48 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         isolation = await conn.fetchval(f"SHOW {ISOLATION}")
         self.reads_early = isolation == READ_COMMITTED
 
-    async def _pool_acquire(self, pool: Any) -> Any:
-        while True:
-            conn = await pool.acquire()
-            usable = False
-            try:
-                usable = await self._usable_async(conn)
-            finally:
-                if not usable:  # or the task was cancelled
-                    terminate(conn)
-                    await pool.release(conn)
-            if usable:
-                return PostgresConnection(conn)
-
-    async def _usable_async(self, conn: Any) -> bool:
-        inner = getattr(conn, "_con", conn)
-        recycle_s = self.config.recycle_s
-        if recycle_s and time.monotonic() - self._born.get(inner, 0) > recycle_s:
+    def _is_fresh(self, connection: Any) -> bool:
+        if connection.stale() or self._outlived_async(connection):
             return False
-        fresh = time.monotonic() - self._answered.get(inner, -_FRESH_S) < _FRESH_S
-        if not self.config.pre_ping or (fresh and is_quiet(inner)):
+        if not self.config.pre_ping:
             return True
+        recent = time.monotonic() - connection.answered < _FRESH_S
+        return recent and is_quiet(connection.conn)
+
+    def _outlived_async(self, connection: Any) -> bool:
+        limit_s = self.config.recycle_s
+        return bool(limit_s) and time.monotonic() - connection.born > limit_s
+
+    async def _answers(self, connection: Any) -> bool:
+        if connection.stale() or self._outlived_async(connection):
+            return False
         try:
-            await conn.execute("SELECT 1")
+            await connection.conn.execute("SELECT 1")
         except _BROKEN:
             return False
         return True
 
-    async def _pool_release(self, conn: Any) -> None:
-        inner = conn.conn
-        if inner is None:
-            return
-        if not conn.stale():
-            self._answered[getattr(inner, "_con", inner)] = time.monotonic()
-        self._returning += 1
-        try:
-            surplus = self._pool.get_idle_size() + self._returning > self.config.pool_size
-            # The pool has taken back one that the server ended; asking that one is an error.
-            if not conn.stale() and inner.is_in_transaction():
-                terminate(inner)  # its rollback was not answered, or was cancelled
-            elif surplus and not conn.stale():
-                with suppress(*_BROKEN):
-                    await inner.close(timeout=self._acquire_timeout)
-        finally:
-            try:
-                with suppress(*_BROKEN):
-                    await self._pool.release(inner, timeout=self._acquire_timeout)
-            finally:
-                self._returning -= 1
+    async def _settle(self, connection: Any) -> bool:
+        inner = connection.conn
+        if connection.stale():
+            return False
+        if inner._protocol._is_cancelling():
+            with suppress(TimeoutError, *_BROKEN):
+                async with asyncio.timeout(self._connect_limit_s):
+                    await inner._protocol._wait_for_cancellation()
+        if connection.stale() or inner._protocol._is_cancelling() or inner.is_in_transaction():
+            return False  # its rollback was not answered, or was cancelled
+        connection.answered = time.monotonic()
+        return True
 
-    def _idle_count(self) -> int:
-        return int(self._pool.get_idle_size()) if self._pool else 0
+    async def _discard(self, connection: Any) -> None:
+        inner = connection.conn
+        try:
+            if not connection.stale() and not inner.is_in_transaction():
+                with suppress(TimeoutError, *_BROKEN):
+                    await inner.close(timeout=self._connect_limit_s)
+        finally:
+            terminate(inner)
 
     async def _run_async(self, sql: str, params: Any) -> Any:
         connection = await self.aconnect()
@@ -441,15 +452,11 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = await self.aconnect()
         # A cancelled task must not wait for a server that says nothing any more.
         try:
-            async with asyncio.timeout(self._acquire_timeout):
+            async with asyncio.timeout(self._connect_limit_s):
                 await self.aexecute_sql("ROLLBACK")
         except (TimeoutError, asyncio.CancelledError):
             terminate(connection.conn)
             raise
-
-
-async def _nothing_to_reset(_connection: Any) -> None:
-    """A session leaves nothing on its connection, so giving it back costs no round trip."""
 
 
 def _as_text(value: Any) -> str:
@@ -481,71 +488,49 @@ def _asyncpg_urls(url: DatabaseURL) -> list[str]:
 
 
 class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase):
-    """A SQLite database, through aiosqlite; in memory, the one of the synchronous side."""
+    """A SQLite database, through aiosqlite; in memory, the one of the synchronous side.
+
+    A hop to the thread of a connection costs more than a statement does. So a transaction begins
+    together with its first statement, and the end of one that has only read is not waited for.
+    """
+
+    # More threads than one that all want the interpreter are slower than one.
+    eager = 1
 
     def __init__(self, config: Any, url: Any, shared: SqliteDatabase) -> None:
         super().__init__(config, url=url)
         self._take_settings()
-        if self.in_memory:
-            self._acquire_timeout = None  # the synchronous side has a limit of its own
         self._shared = shared
-        self._idle: list[Any] = []
-
-    async def _run_async(self, sql: str, params: Any) -> Any:
-        self._check_transaction((await self.aconnect()).conn, sql)
-        try:
-            return await super()._run_async(sql, params)
-        except peewee.OperationalError as error:
-            if not looked_too_early(error):
-                raise
-            return await super()._run_async(sql, params)
-
-    async def _create_pool_async(self) -> Any:
-        if not self.in_memory:
-            self._prepare_file()
-        return object()
-
-    def begin(self, lock_type: str | None = None) -> None:
-        connection = pwasyncio.await_(self.aconnect())
-        if self.in_memory or lock_type:
-            super().begin(lock_type)
-            return
-        with translated(self):
-            pwasyncio.await_(connection.ask(begin_in_turn, self.config.busy_timeout_ms))
-
-    def begin_read_only(self) -> Any:
-        connection = pwasyncio.await_(self.aconnect())
         if self.in_memory:
-            return super().begin_read_only()
-        with translated(self):
-            return pwasyncio.await_(connection.ask(_begin_read_only))
+            self._connect_limit_s = None  # the synchronous side has a limit of its own
+        self._turn = Places(1, 1, eager=1, patience_s=_PATIENCE_S)
 
-    async def _pool_acquire(self, _pool: Any) -> Any:
+    # -- connections --
+
+    async def _open_async(self) -> Any:
         if self.in_memory:
             return SharedMemoryConnection(await self._borrow())
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.stale():
-                return connection
-        opened = await aiosqlite.Connection(self._open, 1000)
-        return SqliteConnection(opened)
+        return SqliteConnection(await aiosqlite.Connection(self._open, 1000))
 
-    async def _pool_release(self, conn: Any) -> None:
+    def _is_fresh(self, connection: Any) -> bool:
+        return not connection.stale()
+
+    async def _answers(self, connection: Any) -> bool:
+        return not connection.stale()
+
+    async def _settle(self, connection: Any) -> bool:
+        self._end_turn(connection)
+        return False if self.in_memory else await connection.settle()
+
+    async def _discard(self, connection: Any) -> None:
         if self.in_memory:
-            await conn.give_back(self._shared._close)
+            await connection.give_back(self._shared._close)
             return
-        inner = conn.conn
         try:
-            if not conn.stale() and not conn.is_clean():
-                # Behind whatever a cancelled task has left in the connection's queue.
-                await inner._execute(roll_back, inner._conn)
-            if conn.stale() or len(self._idle) >= self.config.pool_size:
-                await conn.close()
-            else:
-                self._idle.append(conn)
+            await connection.close()
         except BaseException:
             # Cancelled once more. Its thread would keep the process from ending.
-            inner.stop()
+            connection.stop()
             raise
 
     async def _borrow(self) -> Any:
@@ -561,27 +546,129 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         if borrowing.exception() is None:
             self._shared._close(borrowing.result())
 
-    async def _pool_close(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.close()
+    # -- transactions --
 
-    def _idle_count(self) -> int:
-        return len(self._idle)
+    async def make_ready(self, *, read_only: bool) -> None:
+        connection = self._state.conn
+        writes = not read_only and not self.in_memory
+        if not writes or (connection is not None and connection.has_turn):
+            await self.aconnect()
+            return
+        await self._take_turn()
+        try:
+            connection = await self.aconnect()
+        except BaseException:
+            self._turn.give_back(None)
+            raise
+        connection.has_turn = True
+
+    async def _take_turn(self) -> None:
+        # SQLite has one writer at a time; the tasks of one loop need not try and try again.
+        try:
+            await self._turn.take(self.config.busy_timeout_ms / 1000)
+        except TimeoutError:
+            raise locked(self) from None
+
+    def _end_turn(self, connection: Any) -> None:
+        if connection.has_turn:
+            connection.has_turn = False
+            self._turn.give_back(None)
+
+    def begin(self, lock_type: str | None = None) -> None:
+        connection = pwasyncio.await_(self.aconnect())
+        if self.in_memory or lock_type:
+            super().begin(lock_type)
+            return
+        if not connection.has_turn:
+            pwasyncio.await_(self._take_turn())
+            connection.has_turn = True
+        connection.begin_with(partial(begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
+
+    def begin_read_only(self) -> Any:
+        connection = pwasyncio.await_(self.aconnect())
+        if self.in_memory:
+            return super().begin_read_only()
+        connection.begin_with(begin_read_only, read_only=True)
+        return None
+
+    def allow_writes(self, before: Any) -> None:
+        if before is not None:  # else the end of the transaction has done it
+            super().allow_writes(before)
+
+    def commit(self) -> None:
+        connection = self._state.conn
+        if self.in_memory or connection is None:
+            super().commit()
+            return
+        try:
+            if not connection.end_soon():
+                super().commit()
+        finally:
+            self._end_turn(connection)
+
+    def rollback(self) -> None:
+        connection = self._state.conn
+        try:
+            if self.in_memory or connection is None or not connection.end_soon():
+                self.execute_sql("ROLLBACK")
+        except DatabaseError:
+            # SQLite ends the transaction by itself on some errors.
+            logger.debug("nothing to roll back in %s", self.label, exc_info=True)
+        finally:
+            if connection is not None:
+                self._end_turn(connection)
+
+    # -- statements --
+
+    async def _run_async(self, sql: str, params: Any) -> Any:
+        connection = await self.aconnect()
+        if not connection.is_waiting():
+            self._check_transaction(connection.conn, sql)
+        try:
+            return await super()._run_async(sql, params)
+        except peewee.OperationalError as error:
+            if not looked_too_early(error):
+                raise
+            return await super()._run_async(sql, params)
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query of ours that writes nothing."""
+        if self.in_memory or self._is_watched():
+            return super().fetch_all(sql, params)
+        return cast("list[Any]", pwasyncio.await_(self._fetch_async(sql, params)))
+
+    async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        start = time.perf_counter()
+        connection = await self.aconnect()
+        if not connection.is_waiting():
+            self._check_transaction(connection.conn, sql)
+        try:
+            rows: list[Any] = await connection.fetch(sql, params)
+        except Exception as error:
+            if looked_too_early(error):
+                return cast("list[Any]", (await self.aexecute_sql(sql, params)).fetchall())
+            with translated(self):
+                raise
+        self._note_time(sql, start)
+        return rows
 
     def stream(self, sql: str, params: Any) -> Iterator[Any]:
         if self.in_memory:
             yield from self.execute_sql(sql, params)
             return
         # Straight to aiosqlite, whose cursors do not keep other statements out.
-        connection = pwasyncio.await_(self.aconnect()).conn
+        connection = pwasyncio.await_(self.aconnect())
+        cursor: Any = None
         with translated(self):
-            cursor = pwasyncio.await_(connection.execute(sql, params))
             try:
+                pwasyncio.await_(connection.begun())
+                with self.sorting_on_disk():
+                    cursor = pwasyncio.await_(connection.conn.execute(sql, params))
                 while rows := pwasyncio.await_(cursor.fetchmany(_BATCH)):
                     yield from rows
             finally:
-                pwasyncio.await_(cursor.close())
+                if cursor is not None:
+                    pwasyncio.await_(cursor.close())
 
     # The file is opened as the synchronous side opens it.
     def _add_conn_hooks(self, conn: Any) -> None:
@@ -599,22 +686,8 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
     def _load_window_functions(self, conn: Any) -> None:
         _peewee_sqlite._load_window_functions(self, conn)
 
-    def rollback(self) -> None:
-        try:
-            self.execute_sql("ROLLBACK")
-        except DatabaseError:
-            # SQLite ends the transaction by itself on some errors.
-            logger.debug("nothing to roll back in %s", self.label, exc_info=True)
-
 
 _peewee_sqlite: Any = peewee.SqliteDatabase
-
-
-def _begin_read_only(connection: sqlite3.Connection) -> Any:
-    connection.execute("BEGIN DEFERRED")
-    (before,) = connection.execute("PRAGMA query_only").fetchone()
-    connection.execute("PRAGMA query_only = ON")
-    return before
 
 
 _by_loop: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
@@ -680,7 +753,7 @@ class AsyncSession:
         self._check_task()
         self._busy = True
         try:
-            return cast("T", await pwasyncio.greenlet_spawn(fn, *args, **kwargs))
+            return await bridged(fn, *args, **kwargs)
         finally:
             self._busy = False
 
@@ -737,22 +810,29 @@ async def open_async_session(
 ) -> AsyncIterator[AsyncSession]:
     """A session on the asynchronous side of a database, or of the one the proxy stands for."""
     target = await async_database(database or proxy.obj)
-    scope: AbstractContextManager[Session] = open_session(target, read_only=read_only)
-    session = AsyncSession(await pwasyncio.greenlet_spawn(scope.__enter__))
+    opened = target.transaction_depth() == 0 and target.is_closed()
+    if target.transaction_depth() == 0:
+        await target.make_ready(read_only=read_only)
     try:
+        scope: AbstractContextManager[Session] = open_session(target, read_only=read_only)
+        session = AsyncSession(await bridged(scope.__enter__))
         try:
-            yield session
-        finally:
-            await session.end_streams()
-    except BaseException as error:
-        await _finish(scope, type(error), error, error.__traceback__)
-        raise
-    else:
-        await _finish(scope, None, None, None)
+            try:
+                yield session
+            finally:
+                await session.end_streams()
+        except BaseException as error:
+            await _finish(scope, type(error), error, error.__traceback__)
+            raise
+        else:
+            await _finish(scope, None, None, None)
+    finally:
+        if opened and not target.in_transaction():
+            await target.aclose()
 
 
 async def _finish(scope: AbstractContextManager[Session], *exc_info: Any) -> None:
-    await pwasyncio.greenlet_spawn(scope.__exit__, *exc_info)
+    await bridged(scope.__exit__, *exc_info)
 
 
 async def run_in_async_transaction(

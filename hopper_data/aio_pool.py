@@ -14,32 +14,34 @@ _SOON_S = 0.05
 class Places:
     """At most `limit` connections out at a time, `kept` of which stay for the next one to come.
 
-    What comes back goes straight to the task that has waited longest. For one event loop.
+    What comes back goes straight to the task that has waited longest: one that comes back soon is
+    had sooner than a new one. So only `eager` are given out at once; where none comes back within
+    `patience_s`, up to `kept`, and where none does for longer, up to `limit`. For one event loop.
     """
 
-    def __init__(self, limit: int, kept: int) -> None:
+    def __init__(self, limit: int, kept: int, *, eager: int, patience_s: float) -> None:
         self.in_use = 0
         self.idle: list[Any] = []
         self._limit = limit
         self._kept = min(kept, limit)
+        self._eager = min(eager, limit)
+        self._patience_s = patience_s
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._moving = False
 
     async def take(self, limit_s: float) -> Any:
         """A connection that was kept, or None with a place for a new one.
 
-        `TimeoutError` where nothing came back within `limit_s`. One that comes back soon is had
-        sooner than a new one.
+        `TimeoutError` where there is no place within `limit_s`.
         """
-        if self.idle or self.in_use < self._kept:
-            self.in_use += 1
-            return self.idle.pop() if self.idle else None
+        if self.in_use < self._eager:
+            return self._enter()
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._waiting.append(future)
-        timers = (
-            loop.call_later(min(_SOON_S, limit_s / 2), self._make_room, future),
-            loop.call_later(limit_s, _give_up, future),
-        )
+        self._watch()
+        timer = loop.call_later(limit_s, self._give_up, future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -47,8 +49,7 @@ class Places:
                 self.give_back(future.result())
             raise
         finally:
-            for timer in timers:
-                timer.cancel()
+            timer.cancel()
             if future in self._waiting:
                 self._waiting.remove(future)
 
@@ -58,6 +59,7 @@ class Places:
 
     def give_back(self, connection: Any) -> None:
         """Give a place back, with a connection that can be used or None."""
+        self._moving = True
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -67,12 +69,30 @@ class Places:
         if connection is not None:
             self.idle.append(connection)
 
-    def _make_room(self, future: asyncio.Future[Any]) -> None:
-        if not future.done() and self.in_use < self._limit:
-            self.in_use += 1
-            future.set_result(None)
+    def _enter(self) -> Any:
+        self.in_use += 1
+        return self.idle.pop() if self.idle else None
 
+    def _watch(self) -> None:
+        """Look again after a while whether anything comes back."""
+        if self._timer is None and self._waiting:
+            self._moving = False
+            wait_s = self._patience_s if self.in_use < self._kept else _SOON_S
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._make_room)
 
-def _give_up(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
+    def _make_room(self) -> None:
+        self._timer = None
+        room = self._kept if self.in_use < self._kept else self._limit
+        while not self._moving and self._waiting and self.in_use < room:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(self._enter())
+        self._watch()
+
+    def _give_up(self, future: asyncio.Future[Any]) -> None:
+        if future.done():
+            return
+        if self.in_use < self._limit:
+            future.set_result(self._enter())
+        else:
+            future.set_exception(TimeoutError())

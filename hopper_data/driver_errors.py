@@ -19,7 +19,7 @@ from hopper_data.errors import (
     ValidationError,
 )
 
-__all__ = ["ConstraintViolation", "Described", "translate", "translated"]
+__all__ = ["ConstraintViolation", "Described", "locked", "translate", "translated"]
 
 
 class Described(Protocol):
@@ -157,11 +157,7 @@ def _translate_sqlite(original: sqlite3.Error, database: Described) -> DatabaseE
     if name in _SQLITE_KINDS:
         return _sqlite_violation(_SQLITE_KINDS[name], text)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return DatabaseUnavailable(
-            f"{database.label} is locked by another writer "
-            f"(waited {database.config.busy_timeout_ms} ms)",
-            retryable=False,
-        )
+        return locked(database)
     if name == "SQLITE_CANTOPEN":
         return DatabaseNotFound(f"{database.label} cannot be opened: {text}")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
@@ -171,6 +167,15 @@ def _translate_sqlite(original: sqlite3.Error, database: Described) -> DatabaseE
     if "no such table" in text:
         return DatabaseError(f"{text} in {database.label}: run `hopper-data migrate` first")
     return DatabaseError(f"{database.label}: {text}")
+
+
+def locked(database: Described) -> DatabaseUnavailable:
+    """The error of a writer on SQLite whose turn did not come."""
+    return DatabaseUnavailable(
+        f"{database.label} is locked by another writer "
+        f"(waited {database.config.busy_timeout_ms} ms)",
+        retryable=False,
+    )
 
 
 def _sqlite_violation(kind: str, text: str) -> ConstraintViolation:

@@ -339,7 +339,7 @@ def test_a_commit_without_an_answer_is_not_tried_again(own: tuple[Server, Databa
         pids.append(await pid_of(session))
         await add(session, 1)
         os.kill(pids[-1], signal.SIGSTOP)
-        transport = session.database._state.conn.conn._con._transport
+        transport = session.database._state.conn.conn._transport
         asyncio.get_running_loop().call_later(0.3, transport.abort)
 
     async def work() -> None:

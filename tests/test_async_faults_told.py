@@ -319,8 +319,11 @@ def test_a_writer_that_waits_too_long_is_told(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
 
     async def work() -> None:
-        error = await refused(database)
-        assert "locked by another writer" in str(error)
+        async with open_async_session(database) as session:  # it begins with its first statement
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable, match="locked by another writer") as raised:
+                    await add(session, 2)
+                assert not raised.value.retryable
         async with open_async_session(database, read_only=True) as session:
             assert await session.execute("SELECT COUNT(*) FROM entries") == [(0,)]
         other.execute("COMMIT")
@@ -331,6 +334,28 @@ def test_a_writer_that_waits_too_long_is_told(tmp_path: Path) -> None:
     asyncio.run(work())
     other.close()
     assert numbers(database) == [1]
+    database.close_pool()
+
+
+def test_a_task_whose_turn_to_write_does_not_come_is_told(tmp_path: Path) -> None:
+    database = make_file(tmp_path / "x.db", busy_timeout_ms=50)
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await add(session, 1)
+            error = await asyncio.create_task(refused(database))
+            assert "locked by another writer" in str(error)
+            async with open_async_session(database):  # a savepoint
+                await add(session, 2)
+        await asyncio.gather(*(write(number) for number in range(3, 40)))
+        await assert_well(database)
+
+    async def write(number: int) -> None:
+        async with open_async_session(database) as session:
+            await add(session, number)
+
+    asyncio.run(work())
+    assert numbers(database) == list(range(1, 40))
     database.close_pool()
 
 

@@ -104,7 +104,7 @@ def told_to_asyncpg(url: str) -> dict[str, int]:
         async with open_async_session(create_database(url)) as session:
             await session.execute("SELECT 1")
             connection = session.database._state.conn.conn
-            return told(connection._con._transport.get_extra_info("socket"))
+            return told(connection._transport.get_extra_info("socket"))
 
     return asyncio.run(work())
 
