@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import gets, planning, upkeep
-from benchmarks.claims import Rates, measure_claims
+from benchmarks.claims import CLAIMINGS, Rates, measure_claims
 from benchmarks.data import fill
 from benchmarks.databases import BACKENDS, MakeDatabase, databases, server_version
 from benchmarks.imports import Import, measure_imports
@@ -19,16 +20,12 @@ from benchmarks.measuring import Measured, measure
 from benchmarks.operations import OPERATIONS
 from benchmarks.page import duration, write_page
 from benchmarks.results import Results
+from benchmarks.sources import FromFile, MadeUp, Source
+from benchmarks.timing import QUICK, USUAL
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-KEYS = (
-    *(operation.key for operation in OPERATIONS),
-    gets.KEY,
-    upkeep.KEY,
-    "claim",
-    "planning",
-    "import",
-)
+ON_TASKS = (*(operation.key for operation in OPERATIONS), *gets.TITLES)
+KEYS = (*ON_TASKS, upkeep.KEY, "claim", "planning", "import")
 Say = Callable[[str], None]
 
 
@@ -40,29 +37,44 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a look, within a minute; no page")
     parser.add_argument("--full", action="store_true", help="curves up to 1,000,000 tasks, too")
-    parser.add_argument("--tasks", type=int, help="how many (100,000; with --quick 10,000)")
+    parser.add_argument("--size", type=int, help="how many tasks (100,000; with --quick 10,000)")
+    parser.add_argument(
+        "--tasks", metavar="FILE", type=Path, help="real ones, as `hopper-data import` takes them"
+    )
     parser.add_argument("--only", metavar="KEY,…", help="these operations alone; no page")
     parser.add_argument("--backend", choices=BACKENDS, help="one alone; no page")
     parser.add_argument(
         "--page", type=Path, help="write it here; a part of a run keeps what it has not measured"
     )
     options = parser.parse_args(arguments)
-    usual = set(KEYS) - {"planning", upkeep.KEY} if options.quick else set(KEYS)
-    options.keys = set(options.only.split(",")) if options.only else usual
+    options.keys = set(options.only.split(",")) if options.only else _usual_keys(options)
     if unknown := options.keys - set(KEYS):
         parser.error(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
-    options.is_part = bool(options.only or options.backend)
-    if options.page is None and not options.quick and not options.is_part:
+    if options.tasks and (others := options.keys - set(ON_TASKS)):
+        parser.error(f"--tasks says nothing of {', '.join(sorted(others))}")
+    if options.full and (options.quick or options.tasks):
+        parser.error("--full goes neither with --quick nor with --tasks")
+    if options.page is None and not (options.quick or options.only or options.backend):
         options.page = PAGE
-    options.tasks = options.tasks or (10_000 if options.quick else 100_000)
+    options.is_part = bool(options.only or options.backend or options.tasks)
+    options.size = options.size or (10_000 if options.quick else 100_000)
     return options
+
+
+def _usual_keys(options: argparse.Namespace) -> set[str]:
+    if options.tasks:
+        return set(ON_TASKS)
+    return set(KEYS) - {"planning", upkeep.KEY} if options.quick else set(KEYS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
     console.width = max(console.width, 120)
-    results = Results(options.tasks)
+    results = Results(options.size)
+    source = FromFile(options.tasks) if options.tasks else MadeUp()
+    if isinstance(source, FromFile):
+        results.kind = source.kind
     backends = [options.backend] if options.backend else list(BACKENDS)
     with databases(backends) as make, console.status("") as status:
 
@@ -71,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not console.is_terminal:
                 print(text, file=sys.stderr, flush=True)
 
+        run = Run(options, make, source, results, say)
         for backend in backends:
-            results.servers[backend] = server_version(make, backend)
-            run_backend(options, make, backend, results, say)
+            run.on_backend(backend)
             show(console, results, backend)
         if "import" in options.keys:
             say("imports")
@@ -87,46 +99,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_backend(
-    options: argparse.Namespace, make: MakeDatabase, backend: str, results: Results, say: Say
-) -> None:
-    """Measure on one backend."""
-    chosen = [operation for operation in OPERATIONS if operation.key in options.keys]
-    growing = [operation for operation in chosen if operation.grows and operation.reads]
-    budget_s = 0.1 if options.quick else 1.5
-    for size in sizes(options):
-        is_main = size == options.tasks
-        wanted = chosen if is_main else growing
-        also = options.keys & {gets.KEY, upkeep.KEY} if is_main else set()
-        if not wanted and not also:
-            continue
-        say(f"{backend}: {size:,} tasks are made")
-        world = fill(make(backend, f"tasks_{size}"), size)
-        for operation in wanted:
-            say(f"{backend}: {size:,} tasks, {operation.title_for(world)}")
-            results.measured.append(measure(world, operation, budget_s))
-        if gets.KEY in also:
-            say(f"{backend}: {gets.TITLE}")
-            results.measured.append(gets.measure_gets(world, 5 if options.quick else 25))
-        if upkeep.KEY in also:
-            say(f"{backend}: {upkeep.TITLE}")
-            results.upkeep.append(upkeep.measure_upkeep(world))
-    if "claim" in options.keys:
-        say(f"{backend}: claims")
-        counts = (200, 1_000) if options.quick else (2_000, 10_000)
-        results.claims += measure_claims(make, backend, counts, 1 if options.quick else 3)
-    if "planning" in options.keys:
-        say(f"{backend}: planning")
-        database = make(backend, "planning", migrated=False)
-        bench, planned = planning.measure_planning(database, planning.LIMITS_HOLD_TO)
-        results.planning.append(planned)
-        planning.show(Console(width=120), bench)
+@dataclass
+class Run:
+    """What is measured, where, and what came of it."""
+
+    options: argparse.Namespace
+    make: MakeDatabase
+    source: Source
+    results: Results
+    say: Say
+
+    def on_backend(self, backend: str) -> None:
+        quick, keys = self.options.quick, self.options.keys
+        self.results.servers[backend] = server_version(self.make, backend)
+        for size in sizes(self.options):
+            self.on_tables(backend, size)
+        if "claim" in keys:
+            self.say(f"{backend}: claims")
+            counts, rounds = ((200, 1_000), 1) if quick else ((2_000, 10_000), 3)
+            lines = CLAIMINGS[:3] if quick else CLAIMINGS
+            self.results.claims += measure_claims(self.make, backend, counts, rounds, lines)
+        if "planning" in keys:
+            self.say(f"{backend}: planning")
+            database = self.make(backend, "planning", migrated=False)
+            bench, planned = planning.measure_planning(database, planning.LIMITS_HOLD_TO)
+            self.results.planning.append(planned)
+            planning.show(Console(width=120), bench)
+
+    def on_tables(self, backend: str, size: int) -> None:
+        """Everything at the main size; at others what they may make slower."""
+        quick, keys = self.options.quick, self.options.keys
+        if size != self.options.size:
+            keys = keys & {each.key for each in OPERATIONS if each.grows and each.reads}
+        if not keys & {*ON_TASKS, upkeep.KEY}:
+            return
+        self.say(f"{backend}: {size:,} tasks are made")
+        world = fill(self.make(backend, f"tasks_{size}"), size, self.source)
+        for operation in OPERATIONS:
+            if operation.key in keys:
+                self.say(f"{backend}: {size:,} tasks, {operation.title_for(world)}")
+                effort = QUICK if quick else USUAL
+                self.results.measured.append(measure(world, operation, effort))
+        for key, title in gets.TITLES.items():
+            if key in keys:
+                self.say(f"{backend}: {title}")
+                self.results.measured.append(gets.measure_gets(world, key, 5 if quick else 25))
+        if upkeep.KEY in keys:
+            self.say(f"{backend}: {upkeep.TITLE}")
+            self.results.upkeep.append(upkeep.measure_upkeep(world))
 
 
 def sizes(options: argparse.Namespace) -> list[int]:
     """The sizes of the table, in the order in which they are measured."""
-    growing = [] if options.quick or options.only else [options.tasks // 10]
-    return [*growing, options.tasks, *([1_000_000] if options.full else [])]
+    one = options.quick or options.only or options.tasks
+    return [
+        *([] if one else [options.size // 10]),
+        options.size,
+        *([1_000_000] if options.full else []),
+    ]
 
 
 def show(console: Console, results: Results, backend: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -57,13 +57,17 @@ class Rates:
 
 
 def measure_claims(
-    make: MakeDatabase, backend: str, counts: tuple[int, int], rounds: int
+    make: MakeDatabase,
+    backend: str,
+    counts: tuple[int, int],
+    rounds: int,
+    claimings: Sequence[Claiming] = CLAIMINGS,
 ) -> Iterator[Rates]:
     """Each line, by as many rounds in turn; `counts` of tasks, one at a time and in tens."""
     names = list(queues(backend))
     urls = {name: make(backend, f"queue_{name}").url.render(hide_password=False) for name in names}
     filling = {name: open_queue(name, backend, url) for name, url in urls.items()}
-    for claiming in CLAIMINGS:
+    for claiming in claimings:
         count = counts[claiming.many > 1]
         able = [name for name in names if _is_able(name, claiming)]
         found: dict[str, list[float]] = {name: [] for name in able}

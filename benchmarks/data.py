@@ -1,4 +1,4 @@
-"""The data that everything is measured on: made from a seed, and put in by the fastest way.
+"""The data that everything is measured on, put in by the fastest way.
 
 Rows are tuples of what both backends read: times and JSON as text.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hopper_data.database import Database
+
+if TYPE_CHECKING:
+    from benchmarks.sources import Source
 
 SEED = 7
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(seconds=15)
-PROJECTS = 40
 INSTANCES = 1_000
 RARE_TAG = "rare"
 RARE_WORD = "lattice"
@@ -28,51 +29,36 @@ ROOT = "instance-0000"
 _CHUNK = 20_000
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """The words of a text."""
     return tuple(text.split())
 
 
-TASK_COLUMNS = _names(
+TASK_COLUMNS = names(
     "id title description project status priority requester owner external_id external_url "
     "external_platform source conversation_id context tags required_capabilities depends_on blocks "
     "routing_confidence routing_reasoning feedback created_at updated_at lease_expires_at "
     "lease_token lease_s attempts max_attempts run_after last_error dedupe_key"
 )
-PROJECT_COLUMNS = _names(
+PROJECT_COLUMNS = names(
     "name slug repository capabilities tags executor_type executor_config auto_claim "
     "priority_boost velocity sla webhook_url api_endpoint sync_config created_at created_by "
     "last_sync"
 )
-INSTANCE_COLUMNS = _names(
+INSTANCE_COLUMNS = names(
     "id name scope parent_id config status description created_by terminated_at created_at "
     "updated_at"
 )
-DECISION_COLUMNS = _names(
+DECISION_COLUMNS = names(
     "task_id project confidence reasoning decided_by decided_at decision_time_ms context"
 )
-FEEDBACK_COLUMNS = _names("task_id quality_score was_good_match notes created_at")
+FEEDBACK_COLUMNS = names("task_id quality_score was_good_match notes created_at")
 
-_WORDS = [
-    f"{begin}{end}"
-    for begin in _names("acid bolt cedar delta ember flint grove harbor iron jade kelp lumen")
-    for end in _names("ing er ory ation al ive ness ful less ward like ment ism ship hood dom")
-]
-_STATUSES = ("completed", "pending", "in_progress", "blocked", "failed", "cancelled")
-_STATUS_WEIGHTS = (60, 25, 5, 3, 4, 3)
-_PRIORITIES = ("low", "medium", "high", "urgent")
-_PRIORITY_WEIGHTS = (20, 50, 25, 5)
-_TAGS = ("bug", "feature", "docs", "infra", "security", "ui", "api", "data", "ops", "tests")
-_CAPABILITIES = ("python", "sql", "react", "terraform", "review")
 _STRATEGIES = ("rules", "llm", "sage")
-_SOURCES = ("mcp", "cli", "http", "webhook")
 
 
 def task_id(number: int) -> str:
     return f"task-{number:016d}"
-
-
-def project_name(number: int) -> str:
-    return f"project-{number:02d}"
 
 
 def as_text(moment: datetime) -> str:
@@ -80,29 +66,12 @@ def as_text(moment: datetime) -> str:
     return moment.isoformat(" ", "microseconds")
 
 
-def create_fields(count: int, seed: int = SEED) -> list[dict[str, Any]]:
-    """The fields of new tasks, as a caller gives them."""
-    chance = random.Random(seed)
-    return [
-        {
-            "title": _sentence(chance, 5),
-            "description": _sentence(chance, 12),
-            "project": project_name(chance.randrange(PROJECTS)),
-            "priority": chance.choices(_PRIORITIES, _PRIORITY_WEIGHTS)[0],
-            "requester": f"person-{chance.randrange(50)}",
-            "source": chance.choice(_SOURCES),
-            "tags": chance.sample(_TAGS, 2),
-            "required_capabilities": [chance.choice(_CAPABILITIES)],
-        }
-        for _ in range(count)
-    ]
-
-
 class World(NamedTuple):
     """What stands in a database of `size` tasks, for those who ask about it."""
 
     size: int
     database: Database
+    source: Source
 
     @property
     def page_at(self) -> int:
@@ -110,67 +79,20 @@ class World(NamedTuple):
         return min(50_000, self.size // 2)
 
     @property
+    def bulk(self) -> int:
+        """How many rows are created at once."""
+        return min(10_000, max(100, self.size // 10))
+
+    @property
     def instances(self) -> int:
         return min(INSTANCES, self.size)
 
 
-def _sentence(chance: random.Random, words: int) -> str:
-    return " ".join(chance.choices(_WORDS, k=words)).capitalize()
-
-
-def _tasks(count: int) -> Iterator[tuple[Any, ...]]:
-    chance = random.Random(SEED)
-    done: list[int] = [0]
-    for number in range(count):
-        status = chance.choices(_STATUSES, _STATUS_WEIGHTS)[0]
-        # The last projects have nothing to do any more.
-        quiet = status in ("completed", "failed", "cancelled")
-        project = chance.randrange(PROJECTS if quiet else PROJECTS - 5)
-        created = as_text(BEGINNING + number * STEP)
-        tags = chance.sample(_TAGS, chance.randrange(4))
-        if number % 1_000 == 500:
-            tags.append(RARE_TAG)
-        title = _sentence(chance, 5)
-        if number % 500 == 250:
-            title = f"{title} {RARE_WORD}"
-        needed = None
-        if number % 10 == 9:
-            earlier = chance.choice(done[-100:] if number % 20 == 9 else range(number))
-            needed = json.dumps([task_id(earlier)])
+def _projects(names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for number, name in enumerate(names):
+        slug = f"project-{number:02d}"
         yield (
-            task_id(number),
-            title,
-            _sentence(chance, 12),
-            project_name(project) if number % 25 else None,
-            status,
-            chance.choices(_PRIORITIES, _PRIORITY_WEIGHTS)[0],
-            f"person-{number % 50}",
-            None if status == "pending" else f"worker-{number % 20}",
-            *(None, None, None),
-            _SOURCES[number % 4],
-            *(None, None),
-            json.dumps(tags, separators=(",", ":")) if tags else None,
-            json.dumps([_CAPABILITIES[number % 5]]),
-            needed,
-            None,
-            round(chance.random(), 3),
-            *(None, None),
-            created,
-            created,
-            *(None, None, None),
-            0 if status == "pending" else 1,
-            3,
-            *(None, None, None),
-        )
-        if status == "completed":
-            done.append(number)
-
-
-def _projects() -> Iterator[tuple[Any, ...]]:
-    for number in range(PROJECTS):
-        name = project_name(number)
-        yield (
-            *(name, name, f"https://git.example/{name}"),
+            *(name, slug, f"https://git.example/{slug}"),
             '{"languages":["python","sql"]}',
             f'["team-{number % 7}"]',
             "agent",
@@ -202,12 +124,12 @@ def _instances(count: int) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _decisions(count: int) -> Iterator[tuple[Any, ...]]:
+def _decisions(projects: Sequence[str], count: int) -> Iterator[tuple[Any, ...]]:
     chance = random.Random(SEED + 1)
     for number in range(count):
         yield (
             task_id(number),
-            project_name(chance.randrange(PROJECTS)) if number % 25 else None,
+            chance.choice(projects) if number % 25 else None,
             round(chance.random(), 3),
             "The rule says so",
             chance.choice(_STRATEGIES),
@@ -228,22 +150,22 @@ def _feedback(count: int) -> Iterator[tuple[Any, ...]]:
 # -- putting it in --------------------------------------------------------------------------------
 
 
-def fill(database: Database, count: int) -> World:
+def fill(database: Database, count: int, source: Source) -> World:
     """Put `count` tasks and what belongs to them into an empty database that is migrated."""
     connection = new_connection(database)
     copy = copy_into_sqlite if database.dialect == "sqlite" else copy_into_postgresql
-    copy(connection, "projects", PROJECT_COLUMNS, _projects())
+    copy(connection, "projects", PROJECT_COLUMNS, _projects(source.projects))
     copy(connection, "hopper_instances", INSTANCE_COLUMNS, _instances(min(INSTANCES, count)))
     with _without_indexes(connection, database.dialect):
-        copy(connection, "tasks", TASK_COLUMNS, _tasks(count))
+        copy(connection, "tasks", TASK_COLUMNS, source.rows(count))
         if database.dialect == "sqlite":
             _fill_side_tables(connection)
-    copy(connection, "routing_decisions", DECISION_COLUMNS, _decisions(count))
+    copy(connection, "routing_decisions", DECISION_COLUMNS, _decisions(source.projects, count))
     copy(connection, "task_feedback", FEEDBACK_COLUMNS, _feedback(count))
     connection.commit()
     connection.close()
     tidy(database)
-    return World(count, database)
+    return World(count, database, source)
 
 
 def tidy(database: Database) -> None:

@@ -1,4 +1,7 @@
-"""50 asynchronous gets at once, each in a session of its own where there are sessions."""
+"""50 asynchronous gets at once, each in a session of its own where there are sessions.
+
+Two lines: in what is lightest for a read, and in what a caller gets who says nothing of reading.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
+from benchmarks.contenders.plain import make_models
 from benchmarks.contenders.raw import GET, Task, task_of_text
 from benchmarks.data import World
 from benchmarks.measuring import AnswersDiffer, Measured, comparable
@@ -21,30 +26,40 @@ from hopper_data import TaskRepository
 from hopper_data.aio import open_async_session
 
 KEY = "async"
-TITLE = "50 concurrent asynchronous gets"
+WRITING_KEY = "async-writing"
 GETS = 50
+TITLES = {
+    KEY: f"{GETS} concurrent asynchronous gets",
+    WRITING_KEY: f"{GETS} concurrent asynchronous gets, in sessions that may write",
+}
 GOALS = {"sqlite": 1.4, "postgresql": 1.3}
-ROUNDS = 25
 _POOL = 20
 Get = Callable[[str], Awaitable[Any]]
+Open = Callable[[World], AbstractAsyncContextManager[Get]]
 
 
-def measure_gets(world: World, rounds: int = ROUNDS) -> Measured:
+def measure_gets(world: World, key: str, rounds: int) -> Measured:
     """What the 50 take together."""
-    seconds = asyncio.run(_measure(world, some_ids(world, GETS), rounds))
-    backend = str(world.database.dialect)
-    return Measured(KEY, TITLE, backend, world.size, seconds, GOALS[backend])
+    seconds = asyncio.run(_measure(world, key, some_ids(world, GETS), rounds))
+    backend, real = str(world.database.dialect), world.source.is_real
+    return Measured(key, TITLES[key], backend, world.size, seconds, GOALS[backend], real)
 
 
-async def _measure(world: World, ids: list[str], rounds: int) -> dict[str, float]:
-    makers = {"driver": _aiosqlite, "hopper_data": _ours}
-    if world.database.dialect == "postgresql":
-        makers["driver"] = _asyncpg
+def _ways(backend: str, key: str) -> dict[str, Open]:
+    """How each asks; Peewee has no transaction unless it is told to."""
+    driver = _aiosqlite if backend == "sqlite" else _asyncpg
+    ours = partial(_ours, read_only=key == KEY)
+    ways: dict[str, Open] = {"driver": driver, "hopper_data": ours, "peewee": _peewee}
     if importlib.util.find_spec("sqlalchemy"):
-        makers["sqlalchemy"] = _alchemy
-    times: dict[str, list[float]] = {name: [] for name in makers}
+        ways["sqlalchemy"] = partial(_alchemy, transaction=key == WRITING_KEY)
+    return ways
+
+
+async def _measure(world: World, key: str, ids: list[str], rounds: int) -> dict[str, float]:
+    ways = _ways(str(world.database.dialect), key)
+    times: dict[str, list[float]] = {name: [] for name in ways}
     async with AsyncExitStack() as stack:
-        gets = {name: await stack.enter_async_context(make(world)) for name, make in makers.items()}
+        gets = {name: await stack.enter_async_context(way(world)) for name, way in ways.items()}
         await _compare(gets, ids)
         with collected():
             for number in range(rounds):
@@ -64,7 +79,7 @@ async def _compare(gets: dict[str, Get], ids: list[str]) -> None:
         if [record.title for record in found] != [
             record.title for record in await asyncio.gather(*map(gets["driver"], ids))
         ]:
-            raise AnswersDiffer(f"{TITLE}: {name} answers {comparable(found)}")
+            raise AnswersDiffer(f"asynchronous gets: {name} answers {comparable(found)}")
 
 
 @asynccontextmanager
@@ -103,16 +118,38 @@ async def _asyncpg(world: World) -> AsyncIterator[Get]:
 
 
 @asynccontextmanager
-async def _ours(world: World) -> AsyncIterator[Get]:
+async def _ours(world: World, *, read_only: bool) -> AsyncIterator[Get]:
     async def get(key: str) -> Any:
-        async with open_async_session(world.database, read_only=True) as session:
+        async with open_async_session(world.database, read_only=read_only) as session:
             return await session.run(TaskRepository(session).get, key)
 
     yield get
 
 
 @asynccontextmanager
-async def _alchemy(world: World) -> AsyncIterator[Get]:
+async def _peewee(world: World) -> AsyncIterator[Get]:
+    from playhouse.pwasyncio import AsyncPostgresqlDatabase, AsyncSqliteDatabase
+
+    if world.database.dialect == "sqlite":
+        pragmas = {"foreign_keys": 1, "synchronous": "NORMAL", "busy_timeout": 5000}
+        database = AsyncSqliteDatabase(world.database.database, pragmas=pragmas, pool_size=_POOL)
+    else:
+        url = world.database.url.render(hide_password=False)
+        database = AsyncPostgresqlDatabase(url, pool_size=_POOL)
+    task, *_ = make_models(database)
+
+    async def get(key: str) -> Any:
+        try:
+            return await database.run(task.get_by_id, key)
+        finally:
+            await database.aclose()  # gives the connection back
+
+    yield get
+    await database.close_pool()
+
+
+@asynccontextmanager
+async def _alchemy(world: World, *, transaction: bool) -> AsyncIterator[Get]:
     from sqlalchemy import event
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -125,6 +162,7 @@ async def _alchemy(world: World) -> AsyncIterator[Get]:
         json_serializer=dumps,
         pool_size=_POOL,
         max_overflow=0,
+        **({} if transaction else {"isolation_level": "AUTOCOMMIT"}),
     )
     if driver == "aiosqlite":
         event.listen(engine.sync_engine, "connect", set_pragmas)

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.contenders import Contender, contenders
 from benchmarks.data import World
 from benchmarks.operations import Operation
-from benchmarks.timing import Work, medians
+from benchmarks.timing import Effort, Work, medians
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Measured:
     size: int
     seconds: dict[str, float]
     goal: float | None
+    real: bool = False  # on tasks of a file
 
     @property
     def ratio(self) -> float:
@@ -40,15 +41,16 @@ class AnswersDiffer(AssertionError):
     """Two contenders did not do the same work."""
 
 
-def measure(world: World, operation: Operation, budget_s: float) -> Measured:
+def measure(world: World, operation: Operation, effort: Effort) -> Measured:
     """What an operation takes whom; `AnswersDiffer` where it is not the same work for all."""
     backend = str(world.database.dialect)
     with _at_work(world, operation) as (everybody, works):
         _compare(operation, everybody, works)
-        taken = medians(works, budget_s)
+        taken = medians(works, effort)
     seconds = {name: time / operation.times for name, time in taken.items()}
     title, goal = operation.title_for(world), operation.goal(backend)
-    return Measured(operation.key, title, backend, world.size, seconds, goal)
+    real = world.source.is_real
+    return Measured(operation.key, title, backend, world.size, seconds, goal, real)
 
 
 def check(world: World, operation: Operation) -> None:

@@ -20,9 +20,7 @@ from benchmarks.data import (
     as_text,
     copy_into_postgresql,
     copy_into_sqlite,
-    create_fields,
     new_connection,
-    project_name,
     task_id,
     tidy,
 )
@@ -52,8 +50,8 @@ class Operation:
     differs: Sequence[str] = ()
 
     def title_for(self, world: World) -> str:
-        """The title, with the number of rows that a page really has before it."""
-        return self.title.format(page_at=world.page_at)
+        """The title, with the numbers of this world."""
+        return self.title.format(page_at=world.page_at, bulk=world.bulk)
 
     def goal(self, backend: str) -> float | None:
         return self.goals[backend == "postgresql"]
@@ -114,7 +112,7 @@ def _passing_tasks(world: World) -> list[str]:
     """The ids of 1,000 tasks that are there to be deleted."""
     now = as_text(BEGINNING)
     rows = []
-    for number, fields in enumerate(create_fields(min(1000, world.size))):
+    for number, fields in enumerate(world.source.new(min(1000, world.size))):
         row = dict.fromkeys(TASK_COLUMNS)
         row.update(fields, id=f"passing-{number:04d}", created_at=now, updated_at=now)
         row.update(status="pending", attempts=0, max_attempts=3)
@@ -150,7 +148,7 @@ OPERATIONS = (
         "create",
         "create, each committed",
         lambda c, rows: c.create_each(rows),
-        lambda _: create_fields(50),
+        lambda world: world.source.new(50),
         (1.5, 1.15),
         times=50,
         reads=False,
@@ -161,7 +159,7 @@ OPERATIONS = (
         "create-1000",
         "create 1,000 in one transaction",
         lambda c, rows: c.create_together(rows),
-        lambda world: create_fields(min(1000, world.size)),
+        lambda world: world.source.new(min(1000, world.size)),
         (1.5, 1.1),
         reads=False,
         undo=_delete_made,
@@ -169,9 +167,9 @@ OPERATIONS = (
     ),
     Operation(
         "bulk-create",
-        "bulk create 10,000",
+        "bulk create {bulk:,}",
         lambda c, rows: c.bulk_create(rows),
-        lambda world: create_fields(min(10_000, world.size)),
+        lambda world: world.source.new(world.bulk),
         (1.3, 1.3),
         reads=False,
         undo=_delete_made,
@@ -209,7 +207,7 @@ OPERATIONS = (
         "filter",
         "filter, order, limit 50",
         lambda c, given: [c.newest(*given) for _ in range(10)],
-        lambda _: (project_name(3), "pending"),
+        lambda world: (world.source.project, "pending"),
         (1.3, 1.15),
         times=10,
     ),
@@ -257,7 +255,7 @@ OPERATIONS = (
         "statistics",
         "statistics of a project",
         lambda c, project: [c.statistics(project) for _ in range(10)],
-        lambda _: project_name(3),
+        lambda world: world.source.project,
         (1.5, 1.3),
         times=10,
     ),

@@ -56,6 +56,7 @@ def _lines(results: Results, path: Path) -> Iterator[str]:
         if results.curves(backend):
             name = _curves_path(path, backend).name
             yield f"\n![Time per call at growing sizes, {BACKEND_NAMES[backend]}]({name})"
+    yield from _real(results)
     yield from _imports(results.imports)
     yield from _planning(results.planning)
     yield _COSTS
@@ -146,6 +147,16 @@ def _operations(lines: Sequence[Measured]) -> Iterator[str]:
         f"{len(met)} of {len(aims)} goals are met; what misses its goal is in bold. "
         f"Of the {len(lines)} operations, {len(ahead)} are faster than in every peer."
     )
+
+
+def _real(results: Results) -> Iterator[str]:
+    if results.kind is None:
+        return
+    yield _REAL.format(size=results.size, kind=results.kind)
+    for backend in results.servers:
+        if lines := results.of(backend, real=True):
+            yield f"\n### {BACKEND_NAMES[backend]}, real tasks\n"
+            yield from _operations(lines)
 
 
 def _is_fastest(line: Measured) -> bool:
@@ -272,6 +283,14 @@ otherwise; the drivers, Peewee and SQLAlchemy read without a transaction. Writes
 each for everybody. SQLite is a file in WAL mode; PostgreSQL runs with `fsync` off, so that the disk
 is not what is measured.
 """
+
+_REAL = """
+## Real tasks
+
+The same, by `python -m benchmarks --tasks FILE`, on tables of {size:,} tasks that repeat the
+{kind.tasks:,} of a file under new ids, with their texts, tags, priorities, states, projects and
+dependencies. A description has {kind.usual:,} characters in the middle, and {kind.longest:,} at
+most."""
 
 _COSTS = """
 ## What it costs

@@ -11,6 +11,7 @@ from benchmarks.claims import Rates
 from benchmarks.imports import Import
 from benchmarks.measuring import Measured
 from benchmarks.planning import Planned
+from benchmarks.sources import Kind
 from benchmarks.upkeep import Upkeep
 
 Curves = dict[str, dict[str, dict[int, float]]]
@@ -27,17 +28,19 @@ class Results:
     imports: list[Import] = field(default_factory=list)
     planning: list[Planned] = field(default_factory=list)
     upkeep: list[Upkeep] = field(default_factory=list)
+    kind: Kind | None = None  # of the real tasks, where there were some
 
-    def of(self, backend: str) -> list[Measured]:
-        """What was measured at the main size."""
-        return [line for line in self.measured if (line.backend, line.size) == (backend, self.size)]
+    def of(self, backend: str, *, real: bool = False) -> list[Measured]:
+        """What was measured at the main size, on made-up or on real tasks."""
+        wanted = (backend, self.size, real)
+        return [line for line in self.measured if (line.backend, line.size, line.real) == wanted]
 
     def curves(self, backend: str) -> Curves:
         """Times by operation, contender and size, of what was measured at several sizes."""
         titles = {line.key: line.title for line in self.of(backend)}
         found: Curves = {}
         for line in self.measured:
-            if line.backend == backend and line.key in titles:
+            if line.backend == backend and line.key in titles and not line.real:
                 curves = found.setdefault(titles[line.key], {})
                 for name, seconds in line.seconds.items():
                     curves.setdefault(name, {})[line.size] = seconds
@@ -55,11 +58,12 @@ class Results:
         return Results(
             self.size,
             {**self.servers, **newer.servers},
-            both("measured", "backend", "size", "key"),
+            both("measured", "backend", "size", "key", "real"),
             both("claims", "backend", "title"),
             both("imports", "module"),
             both("planning", "backend"),
             both("upkeep", "backend"),
+            newer.kind or self.kind,
         )
 
     def save(self, path: Path) -> None:
@@ -77,5 +81,6 @@ class Results:
             [Rates(**line) for line in data["claims"]],
             [Import(**line) for line in data["imports"]],
             [Planned(**line) for line in data["planning"]],
-            [Upkeep(**line) for line in data.get("upkeep", [])],
+            [Upkeep(**line) for line in data["upkeep"]],
+            Kind(**data["kind"]) if data.get("kind") else None,
         )

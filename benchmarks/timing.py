@@ -7,10 +7,20 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
-LEAST_ROUNDS = 3
 MOST_ROUNDS = 40
+
+
+class Effort(NamedTuple):
+    """How long something is measured: seconds, and rounds that it takes in any case."""
+
+    budget_s: float
+    least_rounds: int
+
+
+USUAL = Effort(1.5, 3)
+QUICK = Effort(0.1, 1)
 
 
 class Work:
@@ -47,16 +57,14 @@ class Work:
         return taken
 
 
-def medians(works: dict[str, Work], budget_s: float) -> dict[str, float]:
-    """The median seconds of each; another one begins each round.
-
-    As many rounds as the budget allows, at least three. Without a budget there is but one.
-    """
+def medians(works: dict[str, Work], effort: Effort) -> dict[str, float]:
+    """The median seconds of each; another one begins each round."""
     times: dict[str, list[float]] = {name: [] for name in works}
-    least, start = (LEAST_ROUNDS if budget_s else 1), time.perf_counter()
+    start = time.perf_counter()
     with collected():
         for number in range(MOST_ROUNDS):
-            if number >= least and time.perf_counter() - start > budget_s:
+            taken = time.perf_counter() - start
+            if number >= effort.least_rounds and taken > effort.budget_s:
                 break
             for name in in_turn(list(works), number):
                 times[name].append(works[name].seconds())

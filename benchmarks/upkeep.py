@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders.raw import TASKS, new_task, parameters
-from benchmarks.data import TASK_COLUMNS, World, create_fields, new_connection
+from benchmarks.data import TASK_COLUMNS, World, new_connection
 
 KEY = "upkeep"
 TITLE = "upkeep of the indexes"
@@ -39,7 +39,7 @@ def measure_upkeep(world: World, rows: int = 1_000, rounds: int = 9) -> Upkeep:
     connection.rollback()
     without = {"whole": [], **parts, "bare": [sql for part in parts.values() for sql in part]}
     best = dict.fromkeys(without, float("inf"))
-    values = [parameters(new_task(row)) for row in create_fields(rows)]
+    values = [parameters(new_task(row)) for row in world.source.new(rows)]
     for _ in range(rounds):
         for name, statements in without.items():
             seconds = _insert_without(connection, dialect, statements, values)

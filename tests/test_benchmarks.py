@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from benchmarks.__main__ import main, parse
 from benchmarks.claims import CLAIMINGS, _rate
-from benchmarks.data import World, fill
+from benchmarks.data import World, fill, task_id
 from benchmarks.drawing import draw
-from benchmarks.gets import measure_gets
+from benchmarks.gets import TITLES, measure_gets
 from benchmarks.measuring import AnswersDiffer, check, comparable, measure
 from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.page import duration
 from benchmarks.queues import TAKES_ONE, open_queue, queues
 from benchmarks.results import Results
+from benchmarks.sources import FromFile, MadeUp
+from benchmarks.timing import Effort
 from benchmarks.upkeep import measure_upkeep
 from hopper_data import TaskRepository, create_database
 from hopper_data.introspection import describe
@@ -37,7 +41,7 @@ def server(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def world(server: str, make_url: Callable[..., str]) -> Iterator[World]:
     database = create_database(make_url(server), slow_query_ms=60_000)
-    yield fill(database, TASKS)
+    yield fill(database, TASKS, MadeUp())
     database.close_pool()
 
 
@@ -46,11 +50,47 @@ def test_everybody_gives_the_same_answers(world: World) -> None:
         check(world, operation)
 
 
+@pytest.fixture
+def real_tasks(tmp_path: Path) -> Path:
+    """A file of eight tasks, with all that a text may have."""
+    texts = ['a "b", c', "a\nb\r\n\\.\n\\", "", "é 🐝\t" * 50, "%s %(a)s ? :a {b}"]
+    tasks: list[dict[str, Any]] = [
+        {"id": f"t{number}", "title": f"Task {number}", "project": "a", "status": "pending"}
+        | {"description": texts[number % 5], "tags": ["é", "b"], "priority": "high"}
+        | {"created_at": f"2026-01-01T00:00:0{number}Z"}
+        for number in range(8)
+    ]
+    tasks[2] |= {"depends_on": ["t1", "t7"], "project": None, "title": "long " * 100}
+    tasks[3] |= {"status": "completed", "tags": None, "context": "c", "owner": "o"}
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return path
+
+
+def test_everybody_gives_the_same_answers_on_real_tasks(
+    server: str, make_url: Callable[..., str], real_tasks: Path
+) -> None:
+    source = FromFile(real_tasks)
+    assert source.kind.tasks == 8
+    database = create_database(make_url(server), slow_query_ms=60_000)
+    world = fill(database, TASKS + 2, source)
+    for operation in OPERATIONS:
+        check(world, operation)
+    with open_session(database, read_only=True) as session:
+        tasks = TaskRepository(session)
+        assert tasks.count({"status": "completed"}) == 38
+        assert tasks.get_or_raise(task_id(10)).depends_on == [task_id(9), task_id(15)]
+        assert tasks.get_or_raise(task_id(298)).depends_on == [task_id(297)]
+        assert tasks.get_or_raise(task_id(1)).description == "a\nb\r\n\\.\n\\"
+        assert [task.title[-7:] for task in tasks.search_tasks("lattice")] == ["lattice"]
+    database.close_pool()
+
+
 def test_what_is_written_is_taken_back(world: World) -> None:
     with open_session(world.database, read_only=True) as session:
         before = session.execute("SELECT COUNT(*), COUNT(owner) FROM tasks")
     for key in ("create", "bulk-create", "bulk-delete"):
-        found = measure(world, BY_KEY[key], 0)
+        found = measure(world, BY_KEY[key], Effort(0, 1))
         assert {"driver", "hopper_data", "peewee"} <= set(found.seconds)
         assert all(seconds > 0 for seconds in found.seconds.values())
     with open_session(world.database, read_only=True) as session:
@@ -89,8 +129,9 @@ def test_an_answer_that_differs_ends_the_run(world: World) -> None:
 
 
 def test_asynchronous_gets_are_measured(world: World) -> None:
-    found = measure_gets(world, rounds=1)
-    assert {"driver", "hopper_data"} <= set(found.seconds)
+    for key in TITLES:
+        found = measure_gets(world, key, rounds=1)
+        assert {"driver", "hopper_data", "peewee"} <= set(found.seconds)
 
 
 @pytest.mark.parametrize("finish", [False, True])
@@ -118,12 +159,12 @@ def test_processes_share_a_queue(make_url: Callable[..., str]) -> None:
 
 
 def test_a_run_writes_a_page_and_its_curves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_tasks: Path
 ) -> None:
     page = tmp_path / "performance.md"
     monkeypatch.setattr("benchmarks.__main__.sizes", lambda _: [100, 200])
     chosen = "get,page,bulk-update,async"
-    arguments = ["--quick", "--backend=sqlite", f"--only={chosen}", "--tasks=200"]
+    arguments = ["--quick", "--backend=sqlite", f"--only={chosen}", "--size=200"]
     assert main([*arguments, f"--page={page}"]) == 0
     text = page.read_text()
     for line in ("get by key", "keyset page at 100", "50 concurrent asynchronous gets"):
@@ -133,6 +174,15 @@ def test_a_run_writes_a_page_and_its_curves(
     picture = (tmp_path / "performance-sqlite.svg").read_text()
     assert picture.count("<circle") >= 2 * 2 * 3
     assert str(tmp_path) not in text + picture
+
+    assert "Real tasks" not in text
+    arguments = ["--quick", "--backend=sqlite", "--only=get", "--size=200", f"--page={page}"]
+    assert main([*arguments, f"--tasks={real_tasks}"]) == 0
+    before, after = page.read_text().split("## Real tasks")
+    assert "that repeat the 8 of a file" in after.replace("\n", " ")
+    assert "| get by key |" in before
+    assert "| get by key |" in after
+    assert real_tasks.name not in before + after
 
     assert main(["--quick", "--backend=sqlite", "--only=import", f"--page={page}"]) == 0
     assert "## Import" in page.read_text()
@@ -145,8 +195,24 @@ def test_a_name_that_is_no_operation_is_refused(capsys: pytest.CaptureFixture[st
     assert "no operation gte" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--full", "--quick"], "--full goes neither"),
+        (["--tasks=a", "--only=claim"], "--tasks says nothing of claim"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert says in capsys.readouterr().err
+
+
 def test_only_a_whole_run_writes_the_page_of_the_project() -> None:
     assert parse([]).page.name == "performance.md"
+    assert parse(["--tasks=a"]).page.name == "performance.md"
     assert parse(["--full"]).page.name == "performance.md"
     assert [parse([flag]).page for flag in ("--quick", "--only=get", "--backend=sqlite")] == [
         None,

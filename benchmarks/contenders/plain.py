@@ -40,7 +40,9 @@ class MomentField(peewee.Field):
         return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
-def _make_models(database: Any) -> tuple[Any, Any, Any]:
+def make_models(database: Any) -> tuple[Any, Any, Any]:
+    """Models of the tasks, the projects and the instances of a database."""
+
     class Base(peewee.Model):
         class Meta:
             pass
@@ -141,7 +143,7 @@ class PlainPeewee:
         self.dialect = database.dialect
         self.database = _connect(database)
         self.database.connect()
-        self.task, self.project, self.instance = _make_models(self.database)
+        self.task, self.project, self.instance = make_models(self.database)
 
     def close(self) -> None:
         self.database.close()
