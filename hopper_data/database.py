@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import peewee
@@ -37,16 +36,14 @@ from hopper_data.config import (
 from hopper_data.driver_errors import translated
 from hopper_data.errors import (
     DatabaseError,
-    DatabaseNotFound,
     DatabaseUnavailable,
     ValidationError,
 )
 from hopper_data.libpq import copy_text, hung_up, keep_text, libpq_parameters
 from hopper_data.pool import in_time, watchdog
+from hopper_data.ready import ReadyStatements
+from hopper_data.sqlite_files import path_of, prepare_file
 from hopper_data.statements import LEADING, control_word
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "Database",
@@ -72,7 +69,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
     def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
         path = url.database
         if not url.in_memory:
-            path = str(_path(path).absolute())
+            path = str(path_of(path).absolute())
         self.in_memory = url.in_memory
         self._setup(config, url)
         super().__init__(
@@ -92,35 +89,10 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return super()._open()
 
     def is_missing(self) -> bool:
-        return not self.in_memory and not _path(self.database).exists()
+        return not self.in_memory and not path_of(self.database).exists()
 
     def _prepare_file(self) -> None:
-        path = _path(self.database)
-        if path.is_dir():
-            raise DatabaseNotFound(f"{path} is a folder, not a SQLite file")
-        if not path.exists():
-            if self.config.must_exist:
-                raise DatabaseNotFound(f"the SQLite file {path} does not exist")
-            if not path.parent.is_dir():
-                raise DatabaseNotFound(
-                    f"the folder {path.parent} of the SQLite file does not exist"
-                )
-            # Made here, so that the file is private from its first moment on; SQLite gives
-            # -wal and -shm the same mode.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, self.config.file_mode))
-        self._restrict(path)
-
-    def _restrict(self, path: Path) -> None:
-        for file in (path, _path(f"{path}-wal"), _path(f"{path}-shm")):
-            try:
-                mode = file.stat().st_mode
-                wrong = stat.S_IMODE(mode) != self.config.file_mode and os.name == "posix"
-                if wrong and stat.S_ISREG(mode):
-                    file.chmod(self.config.file_mode)
-            except FileNotFoundError:
-                continue
-            except OSError:  # another owner, a medium that cannot be written
-                logger.warning("cannot set the mode of %s to %o", file, self.config.file_mode)
+        prepare_file(self.database, self.config)
 
     def _add_conn_hooks(self, conn: sqlite3.Connection) -> None:
         config = self.config
@@ -294,12 +266,6 @@ _LATE = object()
 """In place of what `forbid_writes()` gives, which is then not known yet."""
 
 
-def _path(name: str) -> Path:
-    from pathlib import Path  # felt at import, since nothing else brings it
-
-    return Path(name)
-
-
 def looked_too_early(error: Exception) -> bool:
     """Whether SQLite may find the table that it missed when it is asked again.
 
@@ -351,16 +317,22 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     A statement that PostgreSQL refuses spoils its whole transaction; SQLite undoes the statement
     alone. So that a caller who handles a refusal can go on on both, each statement inside a
     transaction stands behind a savepoint. It travels in the same round trip as the statement, and
-    is released together with the next one; reads that follow each other share one. That is too late
+    is released together with the next one; reads that follow each other share one. The first
+    statement needs none, since nothing is lost when its transaction begins again. That is too late
     for a text that does not even parse: `statement_guard()` sends a savepoint ahead.
+
+    The server keeps a `KeyedStatement` ready, so that it is read and planned once for a connection.
     """
 
     dialect = POSTGRESQL
+    keeps_ready = True
+    """Whether the server can keep statements ready."""
     reads_early = False
     """Whether transactions are READ COMMITTED, so that reads before the first write need none."""
 
     def __init__(self, config: DatabaseConfig, url: DatabaseURL) -> None:
         self._setup(config, url)
+        self._ready = ReadyStatements(enabled=self.keeps_ready)
         super().__init__(
             url.database or url.user or "postgres",
             max_connections=config.max_connections,
@@ -392,9 +364,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         if not self._state.transactions:
             return super()._run_statement(sql, params, **options)
-        word = control_word(sql)
-        number, ahead = (None, self._close_guard(word)) if word else self._next_guard()
-        begin = self._take_begin()
+        word, begin = control_word(sql), self._take_begin()
+        number, ahead = (None, self._close_guard(word)) if word else self._next_guard(begin)
         try:
             cursor = super()._run_statement(begin + ahead + sql, params, **options)
         except peewee.PeeweeException:
@@ -409,13 +380,15 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if not state.transactions or state.conn is None or self._is_watched():
             return super().send(sql, params)
         start = time.perf_counter()
-        number, ahead = self._next_guard()
         begin = self._take_begin()
+        number, ahead = self._next_guard(begin)
         try:
             cursor = state.conn.cursor()
-            cursor.execute(begin + ahead + sql, params)
-        except Exception:
+            self._ready.execute(cursor, begin + ahead, sql, params)
+        except Exception as error:
             self._undo_statement(number, begin)
+            if self._ready.must_repeat(state.conn, error, sql):
+                return self.send(sql, params)
             with translated(self):
                 raise
         self._set_guard(number)
@@ -427,8 +400,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def copy_rows(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
         sql = f"COPY {table} ({columns}) FROM STDIN"
         document = BytesIO(copy_text(rows).encode())
-        number, ahead = self._next_guard()
         begin = self._take_begin()
+        number, ahead = self._next_guard(begin)
         start = time.perf_counter()
         self._log_query(sql, None)
         try:
@@ -443,8 +416,10 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         self._log_statement(sql, start)
         self._notify_hooks(sql, None, start, None)
 
-    def _next_guard(self) -> tuple[int, str]:
-        """The number of the next guard, and what makes it."""
+    def _next_guard(self, begin: str) -> tuple[int, str]:
+        """The number of the next guard, and what makes it; 0 where its transaction begins."""
+        if begin:
+            return 0, ""
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
         last = self._guard_number
@@ -452,7 +427,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         return last + 1, f"{release}SAVEPOINT hopper_{last + 1}; "
 
     def _set_guard(self, number: int, *, is_open: bool = True) -> None:
-        self._guard.number, self._guard.open = number, is_open
+        self._guard.number, self._guard.open = number, is_open and number > 0
         self._guard.covers_reads = False
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
@@ -469,11 +444,13 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         start = time.perf_counter()
         try:
             cursor = state.conn.cursor()
-            cursor.execute(sql, params)
+            self._ready.execute(cursor, "", sql, params)
             rows = cast("list[Any]", cursor.fetchall())
-        except Exception:
+        except Exception as error:
             if not early:
                 self._undo_statement(self._guard_number)
+            if self._ready.must_repeat(state.conn, error, sql):
+                return self.fetch_all(sql, params)
             with translated(self):
                 raise
         self._note_time(sql, start)
@@ -492,17 +469,19 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             return
         if self._adapter.txn_status(connection) == self._adapter.txn_idle:
             self._guard.begin = begin  # nothing of it was done
-        if number is None or self.is_connection_usable():
+        if (number is None and not begin) or self.is_connection_usable():
             return  # in the last case the driver did not even send it
         self._set_guard(self._guard_number, is_open=False)
+        back = "ROLLBACK" if begin else f"ROLLBACK TO SAVEPOINT hopper_{number}"
         try:
-            connection.cursor().execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
+            connection.cursor().execute(back)
         except Exception as error:  # noqa: BLE001  # of the driver, which is not imported here
             # Without the traceback, which would show the statement that was refused.
-            logger.debug("no savepoint to return to in %s: %s", self.label, type(error).__name__)
+            logger.debug("nothing to return to in %s: %s", self.label, type(error).__name__)
         else:
-            self._set_guard(number)
-            self._guard.covers_reads = True
+            self._guard.begin = begin
+            self._set_guard(number or 0)
+            self._guard.covers_reads = not begin
 
     def has_lost_connection(self) -> bool:
         connection = self._state.conn
@@ -640,6 +619,7 @@ def _cockroach_class() -> type[PostgresqlDatabase]:
         """A CockroachDB cluster: PostgreSQL's protocol, with Peewee's own adjustments."""
 
         copies = False
+        keeps_ready = False
 
         def begin_read_only(self) -> None:
             self.execute_sql("BEGIN READ ONLY")
@@ -752,7 +732,7 @@ def _environment_key() -> tuple[str | None, ...]:
     path = (url or ("" if environment == Environment.TEST else DEFAULT_URL)).partition(":///")[2]
     # A file of a relative name is another one in another folder.
     relative = path and path != MEMORY and not path.startswith("/")
-    folder = str(_path("").absolute()) if relative else None
+    folder = str(path_of("").absolute()) if relative else None
     return (url, environment, get("HOPPER_SLOW_QUERY_MS"), folder)
 
 

@@ -94,7 +94,7 @@ class Repository(Generic[M]):
     def get(self, id: Any, /) -> M | None:
         """The row with this primary key, or None."""
         key = self._key(id)
-        question = Outline(("get",), self._encoded(key))
+        question = Outline(("get",), self._encoded(key), is_keyed=True)
         rows = self._ask(question, lambda: self._select().where(*self._terms(key)))
         return rows[0] if rows else None
 
@@ -180,7 +180,7 @@ class Repository(Generic[M]):
     def exists(self, id: Any, /) -> bool:
         """Whether there is a row with this primary key."""
         key = self._key(id)
-        question = Outline(("exists",), self._encoded(key))
+        question = Outline(("exists",), self._encoded(key), is_keyed=True)
         query = self.model.select
         return bool(self._tuples(question, lambda: query(SQL("1")).where(*self._terms(key))))
 

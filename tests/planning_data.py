@@ -107,7 +107,7 @@ def recount(session: Session) -> None:
         assert found[-1][2] <= last[task][1]
 
 
-_CONTROL = re.compile(r"((BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b[^;]*;?\s*)+")
+_CONTROL = re.compile(r"((BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|PRAGMA)\b[^;]*;?\s*)+")
 
 
 @contextmanager

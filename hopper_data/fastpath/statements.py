@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from hopper_data.database import Database
+from hopper_data.ready import KeyedStatement
 
 __all__ = ["Outline", "Statements", "disabled", "is_enabled"]
 
@@ -33,11 +34,13 @@ def disabled() -> Iterator[None]:
 class Outline(NamedTuple):
     """A question without its values, and the values as parameters, in their order.
 
-    The shape decides the text of the statement.
+    The shape decides the text of the statement. `is_keyed` says that it is about one row and its
+    key.
     """
 
     shape: tuple[Any, ...]
     values: list[Any]
+    is_keyed: bool = False
 
     def then(self, other: Outline | None) -> Outline | None:
         """The outline of both, one after the other."""
@@ -69,23 +72,25 @@ class Statements:
         make: Callable[[], Any],
     ) -> tuple[str, Sequence[Any]]:
         """The statement that answers a question, from `make()` if it is new, and its parameters."""
-        shape, values = question
+        shape, values, is_keyed = question
         key = (database.dialect, database.schema_prefix, shape)
         text = self._texts.get(key)
         if text is not None:
             return text, values
         sql, params = database.get_sql_context().sql(make()).query()
         self.compiled += 1
+        if is_keyed:
+            sql = KeyedStatement(sql)
         if list(params) == list(values):
             self._keep(key, sql)
         return sql, params
 
     def text(self, database: Database, shape: Hashable, write: Callable[[], str]) -> str:
-        """The statement for a shape, from `write()` if it is new."""
+        """The statement about one row and its key for a shape, from `write()` if it is new."""
         key = (database.dialect, database.schema_prefix, shape)
         text = self._texts.get(key)
         if text is None:
-            text = write()
+            text = KeyedStatement(write())
             self._keep(key, text)
         return text
 
