@@ -130,11 +130,12 @@ class Run:
         """Everything at the main size; at others what they may make slower."""
         quick, keys = self.options.quick, self.options.keys
         if size != self.options.size:
-            keys = keys & {each.key for each in OPERATIONS if each.grows and each.reads}
+            keys = keys & {each.key for each in OPERATIONS if each.grows}
         if not keys & {*ON_TASKS, upkeep.KEY}:
             return
         self.say(f"{backend}: {size:,} tasks are made")
-        world = fill(self.make(backend, f"tasks_{size}"), size, self.source)
+        bulk = 1_000 if quick else 10_000
+        world = fill(self.make(backend, f"tasks_{size}"), size, self.source, bulk)
         for operation in OPERATIONS:
             if operation.key in keys:
                 self.say(f"{backend}: {size:,} tasks, {operation.title_for(world)}")

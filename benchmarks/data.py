@@ -67,21 +67,20 @@ def as_text(moment: datetime) -> str:
 
 
 class World(NamedTuple):
-    """What stands in a database of `size` tasks, for those who ask about it."""
+    """What stands in a database of `size` tasks, for those who ask about it.
+
+    `bulk` is how many are created at once.
+    """
 
     size: int
     database: Database
     source: Source
+    bulk: int
 
     @property
     def page_at(self) -> int:
         """How many rows the keyset page has before it."""
         return min(50_000, self.size // 2)
-
-    @property
-    def bulk(self) -> int:
-        """How many rows are created at once."""
-        return min(10_000, max(100, self.size // 10))
 
     @property
     def instances(self) -> int:
@@ -150,7 +149,7 @@ def _feedback(count: int) -> Iterator[tuple[Any, ...]]:
 # -- putting it in --------------------------------------------------------------------------------
 
 
-def fill(database: Database, count: int, source: Source) -> World:
+def fill(database: Database, count: int, source: Source, bulk: int = 10_000) -> World:
     """Put `count` tasks and what belongs to them into an empty database that is migrated."""
     connection = new_connection(database)
     copy = copy_into_sqlite if database.dialect == "sqlite" else copy_into_postgresql
@@ -165,7 +164,7 @@ def fill(database: Database, count: int, source: Source) -> World:
     connection.commit()
     connection.close()
     tidy(database)
-    return World(count, database, source)
+    return World(count, database, source, min(bulk, count))
 
 
 def tidy(database: Database) -> None:

@@ -29,7 +29,11 @@ _HEAD_TAG = (
 
 
 def draw(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> str:
-    """One panel for each operation, one line for each contender; both axes are logarithmic."""
+    """One panel for each operation, one line for each contender; both axes are logarithmic.
+
+    Ten times the time is as high in all panels, so that a slope means the same in each.
+    """
+    decades = max(high - low for low, high in map(_range, panels.values()))
     rows = math.ceil(len(panels) / _COLUMNS)
     width, height = _COLUMNS * _WIDTH, _HEAD + rows * _HEIGHT + _FOOT
     parts = [
@@ -39,7 +43,7 @@ def draw(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> str:
     ]
     for number, (name, curves) in enumerate(panels.items()):
         x, y = number % _COLUMNS * _WIDTH, _HEAD + number // _COLUMNS * _HEIGHT
-        parts += [f'<g transform="translate({x} {y})">', *_panel(name, curves), "</g>"]
+        parts += [f'<g transform="translate({x} {y})">', *_panel(name, curves, decades), "</g>"]
     parts.append(_text(width / 2, height - 8, _BELOW, anchor="middle"))
     return "\n".join([*parts, "</svg>\n"])
 
@@ -55,11 +59,18 @@ def _legend(names: Sequence[str]) -> Iterable[str]:
         yield _text(x + 30, 41, name, color=color)
 
 
-def _panel(name: str, curves: Mapping[str, Curve]) -> Iterable[str]:
-    sizes = sorted({size for curve in curves.values() for size in curve})
+def _range(curves: Mapping[str, Curve]) -> tuple[int, int]:
+    """The powers of ten around all times of a panel."""
     times = [time for curve in curves.values() for time in curve.values()]
-    low, high = _decades(min(times)), _decades(max(times), up=True)
-    high = max(high, low + 1)
+    low = math.floor(math.log10(min(times)))
+    return low, max(math.ceil(math.log10(max(times))), low + 1)
+
+
+def _panel(name: str, curves: Mapping[str, Curve], decades: int) -> Iterable[str]:
+    sizes = sorted({size for curve in curves.values() for size in curve})
+    low, high = _range(curves)
+    low -= (decades - (high - low)) // 2
+    high = low + decades
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def across(size: int) -> float:
@@ -87,10 +98,6 @@ def _panel(name: str, curves: Mapping[str, Curve]) -> Iterable[str]:
 
 def _anchor(size: int, sizes: Sequence[int]) -> str:
     return "start" if size == sizes[0] else "end" if size == sizes[-1] else "middle"
-
-
-def _decades(time: float, *, up: bool = False) -> int:
-    return math.ceil(math.log10(time)) if up else math.floor(math.log10(time))
 
 
 def _time(exponent: int) -> str:

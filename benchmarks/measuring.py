@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders import Contender, contenders
-from benchmarks.data import World
+from benchmarks.data import World, tidy
 from benchmarks.operations import Operation
 from benchmarks.timing import Effort, Work, medians
 
@@ -47,6 +47,8 @@ def measure(world: World, operation: Operation, effort: Effort) -> Measured:
     with _at_work(world, operation) as (everybody, works):
         _compare(operation, everybody, works)
         taken = medians(works, effort)
+    if not operation.reads:
+        tidy(world.database)
     seconds = {name: time / operation.times for name, time in taken.items()}
     title, goal = operation.title_for(world), operation.goal(backend)
     real = world.source.is_real

@@ -81,7 +81,7 @@ def _delete(world: World, ids: Sequence[str]) -> None:
         cursor.execute("DELETE FROM tasks WHERE id = ANY(%s)", (list(ids),))
     connection.commit()
     connection.close()
-    if len(ids) >= 1000:
+    if len(ids) > world.size // 50:
         tidy(world.database)
 
 

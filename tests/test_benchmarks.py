@@ -169,6 +169,8 @@ def test_a_run_writes_a_page_and_its_curves(
     text = page.read_text()
     for line in ("get by key", "keyset page at 100", "50 concurrent asynchronous gets"):
         assert re.search(rf"^\| {line} \| [\d.]+ [µm]?s \| [\d.]+ [µm]?s \| ", text, re.M), line
+    assert re.search(r"^\*\*In short.\*\* \d+ of \d+ goals are met\.$", text, re.M)
+    assert re.search(r"^\| operation \| 100 \| 200 \|$", text, re.M)
     assert "![Time per call at growing sizes, SQLite](performance-sqlite.svg)" in text
     assert Results.load(page.with_suffix(".json")).of("sqlite")
     picture = (tmp_path / "performance-sqlite.svg").read_text()
