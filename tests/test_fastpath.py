@@ -25,6 +25,7 @@ from hopper_data import (
     fastpath,
 )
 from hopper_data.database import Database
+from hopper_data.fields import TextField
 from hopper_data.model import BaseModel
 from hopper_data.routing import (
     ExternalMappingRepository,
@@ -469,3 +470,20 @@ def test_a_wrong_word_is_refused_as_peewee_refuses_it() -> None:
 def test_a_refused_value_names_the_field(session: Session) -> None:
     with pytest.raises(ValidationError, match="Task title"):
         TaskRepository(session).filter({"title": 5})
+
+
+def test_a_field_that_makes_something_of_nothing_is_asked() -> None:
+    class Words(TextField[Any]):
+        def python_value(self, value: Any) -> Any:
+            return (value or "nothing").split()
+
+    class Line(BaseModel):
+        id = TextField(primary_key=True)
+        words = Words(null=True)
+        rest = TextField(null=True)
+
+    rows = [("a", None, None), ("b", "x y", "z")]
+    lines = fastpath.build_models(Line, rows)
+    assert [line.words for line in lines] == [["nothing"], ["x", "y"]]
+    assert [line.rest for line in lines] == [None, "z"]
+    assert all([*line.__data__] == ["id", "words", "rest"] for line in lines)

@@ -49,20 +49,26 @@ def without_collection() -> Iterator[None]:
 
 def _make_builder(model: type[BaseModel]) -> Build:
     """The function that builds a list of models, made from the declaration of the model."""
-    names: dict[str, Any] = {"model": model, "new": model.__new__}
     fields = model._meta.sorted_fields
-    items = []
-    for number, field in enumerate(fields):
-        template, names[f"read{number}"] = _reader(field)
-        expression = template.format(value=f"c{number}", read=f"read{number}")
-        items.append(f"{field.name!r}: {expression}")
+    # Most columns of a row are empty, and a dict is copied sooner than it is filled.
+    empty = dict.fromkeys(field.name for field in fields)
+    names: dict[str, Any] = {"model": model, "new": model.__new__, "empty": empty.copy, **_SHARED}
     source = (
         "def build(rows):\n"
         "    models = []\n"
         "    append = models.append\n"
         f"    for {''.join(f'c{number}, ' for number in range(len(fields)))}in rows:\n"
+        "        data = empty()\n"
+    )
+    for number, field in enumerate(fields):
+        template, names[f"read{number}"] = _reader(field)
+        expression = template.format(value=f"c{number}", read=f"read{number}")
+        # A field of somebody else's may make something of nothing.
+        given = f"if c{number} is not None: " if _is_known(field) else ""
+        source += f"        {given}data[{field.name!r}] = {expression}\n"
+    source += (
         "        instance = new(model)\n"
-        f"        instance.__data__ = {{{', '.join(items)}}}\n"
+        "        instance.__data__ = data\n"
         "        instance._dirty = set()\n"
         "        instance.__rel__ = {}\n"
         "        append(instance)\n"
@@ -72,11 +78,16 @@ def _make_builder(model: type[BaseModel]) -> Build:
     return names["build"]  # type: ignore[no-any-return]
 
 
-# How a column is read: an expression of `{value}` and `{read}`, and what `{read}` stands for. Each
-# leaves to the field what it does not know.
+# How a column is read: an expression of `{value}`, which is not None where the field is known, and
+# `{read}`, and what `{read}` stands for. Each leaves to the field what it does not know.
 
 Reader = tuple[str, Any]
 _AS_IT_IS: Reader = ("{value}", None)
+_SHARED = {"UTC": UTC, "fromisoformat": datetime.fromisoformat}
+
+
+def _is_known(field: Any) -> bool:
+    return type(field).python_value in _READERS
 
 
 def _reader(field: Any) -> Reader:
@@ -90,7 +101,7 @@ def _adapted(field: Any) -> Reader:
 
 
 def _exactly(kind: type, field: Any) -> Reader:
-    known = f"{{value}} is None or {{value}}.__class__ is {kind.__name__}"
+    known = f"{{value}}.__class__ is {kind.__name__}"
     return f"{{value}} if {known} else {{read}}({{value}})", field.python_value
 
 
@@ -98,7 +109,7 @@ class _Known(dict[Any, Any]):
     """What few values stand for."""
 
     def __init__(self, field: Any, values: Iterable[Any]) -> None:
-        super().__init__((value, field.python_value(value)) for value in (None, *values))
+        super().__init__((value, field.python_value(value)) for value in values)
         self._field = field
 
     def __missing__(self, value: Any) -> Any:
@@ -110,11 +121,8 @@ def _one_of(field: Any, values: Iterable[Any]) -> Reader:
 
 
 def _moment(field: Any) -> Reader:
-    def read(value: Any) -> Any:
-        moment = datetime.fromisoformat(value) if type(value) is str else value
-        return moment if moment.tzinfo is UTC else field.python_value(value)
-
-    return "{value} if {value} is None else {read}({value})", read
+    moment = "(m := fromisoformat({value}) if {value}.__class__ is str else {value})"
+    return f"m if {moment}.tzinfo is UTC else {{read}}({{value}})", field.python_value
 
 
 def _document(field: Any) -> Reader:
@@ -131,7 +139,7 @@ def _document(field: Any) -> Reader:
                 return document
         return field.python_value(value)
 
-    return "{value} if {value} is None else {read}({value})", read
+    return "{read}({value})", read
 
 
 _READERS: dict[Callable[..., Any], Callable[[Any], Reader]] = {
