@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+import hopper_data
 from benchmarks.contenders.raw import TASKS, Raw, RawPostgresql, RawSqlite, Task
 from benchmarks.data import (
     BEGINNING,
@@ -101,10 +102,13 @@ class Ours:
             taken += len(claimed)
             if finish:
                 with open_session(self.database) as session:
-                    tasks = TaskRepository(session)
-                    for task in claimed:
-                        assert task.lease_token is not None
-                        tasks.complete(task.id, task.lease_token)
+                    self._finish(TaskRepository(session), claimed)
+
+    def _finish(self, tasks: TaskRepository, claimed: list[hopper_data.Task]) -> None:
+        if len(claimed) > 1:
+            assert not tasks.complete_many(claimed).lost
+        else:
+            tasks.complete(claimed[0].id, claimed[0].lease_token)
 
     def close(self) -> None:
         self.database.close_pool()

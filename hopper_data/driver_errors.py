@@ -64,6 +64,7 @@ _CONNECTION_STATES = ("08", "57P", "53300")
 _CONNECTION_ERRORS = frozenset({"OperationalError", "InterfaceError", "InternalClientError"})
 _RETRYABLE_STATES = ("40001", "40P01")
 _TIME_STATES = ("55P03", "57014")  # a lock, or an answer, did not come in the time that was set
+_SCHEMA_STATES = ("42P01", "42883")  # a table, or a function of ours, is not there
 _DATA_STATES = ("22", "54000")
 _PG_KINDS = {
     "23505": "unique",
@@ -105,7 +106,7 @@ def _translate_state(state: str, original: BaseException, database: Described) -
         )
     if state.startswith(_DATA_STATES):
         return ValidationError(f"the database refused a value: {_first_line(original)}")
-    if state == "42P01":
+    if state in _SCHEMA_STATES:
         return DatabaseError(
             f"{_first_line(original)} in {database.label}: run `hopper-data migrate` first"
         )

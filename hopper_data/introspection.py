@@ -33,13 +33,17 @@ class Column:
 
 @dataclass
 class Table:
-    """A table. Constraints, indexes and triggers map names to definitions."""
+    """A table. Constraints, indexes, triggers and functions map names to definitions.
+
+    The functions are those that give rows of the table.
+    """
 
     columns: dict[str, Column] = field(default_factory=dict)
     primary_key: tuple[str, ...] = ()
     constraints: dict[str, str] = field(default_factory=dict)
     indexes: dict[str, str] = field(default_factory=dict)
     triggers: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     definition: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def compare(found: dict[str, Table], expected: dict[str, Table]) -> list[str]:
 
 
 def _compare_table(name: str, found: Table, expected: Table) -> Iterable[str]:
-    for kind in ("columns", "constraints", "indexes", "triggers"):
+    for kind in ("columns", "constraints", "indexes", "triggers", "functions"):
         singular = "index" if kind == "indexes" else kind[:-1]
         has, wants = getattr(found, kind), getattr(expected, kind)
         for key in [*wants, *(key for key in has if key not in wants)]:
@@ -321,6 +325,16 @@ _TRIGGERS = """
     WHERE n.nspname = ANY (%s) AND NOT t.tgisinternal
     ORDER BY n.nspname, c.relname, t.tgname"""
 
+_FUNCTIONS = """
+    SELECT n.nspname, c.relname, p.proname,
+        '(' || pg_get_function_identity_arguments(p.oid)
+            || ') ' || coalesce(array_to_string(p.proconfig, ' '), '') || ' AS ' || p.prosrc
+    FROM pg_proc AS p
+    JOIN pg_class AS c ON c.reltype = p.prorettype
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (%s) AND p.pronamespace = n.oid AND p.proretset
+    ORDER BY n.nspname, c.relname, p.proname"""
+
 
 _WORD = r"'(?:[^']|'')*'::character varying"
 _CAST_LIST = re.compile(rf"\(\(ARRAY\[({_WORD}(?:, {_WORD})*)\]\)::text\[\]\)")
@@ -361,6 +375,8 @@ def _describe_postgresql(database: Database, schemas: Mapping[str, str]) -> dict
         tables[name_of(schema, table)].indexes[name] = plain(definition)
     for schema, table, name, definition in rows(_TRIGGERS):
         tables[name_of(schema, table)].triggers[name] = plain(definition)
+    for schema, table, name, definition in rows(_FUNCTIONS):
+        tables[name_of(schema, table)].functions[name] = plain(definition)
     return tables
 
 

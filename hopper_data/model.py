@@ -38,8 +38,9 @@ class SchemaObject(NamedTuple):
     """Statements that make, and unmake, what belongs to a table, for each backend.
 
     Making is safe to repeat. Tables of its own are dropped by `drop` before the model's table, its
-    functions by `drop_postgresql` after it; what PostgreSQL and SQLite drop together with the
-    model's table needs no statement. A statement that takes time to make may be a function.
+    functions by `drop_postgresql` after it, or by `drop_postgresql_first` where they give rows of
+    the table; what PostgreSQL and SQLite drop together with the model's table needs no statement. A
+    statement that takes time to make may be a function.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SchemaObject(NamedTuple):
     postgresql: tuple[str | Callable[[], str], ...] = ()
     drop: tuple[str, ...] = ()
     drop_postgresql: tuple[str, ...] = ()
+    drop_postgresql_first: tuple[str, ...] = ()
 
     def create(self, dialect: str) -> tuple[str, ...]:
         """The statements for one backend."""
@@ -229,7 +231,8 @@ class SchemaManager(peewee.SchemaManager):
 
     def drop_all(self, safe: bool = True, drop_sequences: bool = True, **options: Any) -> None:
         for item in reversed(self.model._meta.objects):
-            for statement in item.drop:
+            first = () if self.database.dialect == "sqlite" else item.drop_postgresql_first
+            for statement in (*first, *item.drop):
                 self.database.execute_sql(statement)
         super().drop_all(safe, drop_sequences, **options)
         if self.database.dialect == "postgresql":

@@ -22,7 +22,7 @@ ROUTING = """
 DecisionStrategy ExecutorType ExternalMapping ExternalMappingRepository HopperInstance
 HopperInstanceRepository InstanceScope InstanceStatus OldestReady Platform Project
 ProjectRepository QueueDepth QueueStatistics Readiness
-RoutingDecision RoutingDecisionRepository Task TaskEvent TaskFeedback TaskFeedbackRepository
+RoutingDecision RoutingDecisionRepository Settled Task TaskEvent TaskFeedback TaskFeedbackRepository
 TaskPriority TaskRepository TaskSource TaskStatus Velocity
 """
 PLANNING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,8 @@ from hopper_data import (
     QueueStatistics,
     Readiness,
     Session,
+    SessionFactory,
+    Settled,
     Task,
     TaskFeedbackRepository,
     TaskRepository,
@@ -60,6 +63,22 @@ def token(task: Task) -> str:
 
 
 # -- claims ---------------------------------------------------------------------------------------
+
+
+def test_a_task_that_cannot_be_read_stops_no_other(make_url: Callable[..., str]) -> None:
+    with SessionFactory(make_url("sqlite")) as factory, factory.get_session() as session:
+        tasks = TaskRepository(session)
+        for place, name in enumerate(("required_capabilities", "blocks", "feedback")):
+            tasks.create(id=f"bad{place}", title="x", priority="urgent")
+            session.execute(f"UPDATE tasks SET {name} = '[oh' WHERE id = 'bad{place}'")
+        assert not tasks.wait_for_tasks(0, capabilities=[])
+        assert tasks.claim_next("a", capabilities=[]) == []
+        tasks.create(id="good", title="x")
+        assert claim(tasks, capabilities=[], lease=0.001).id == "good"
+        time.sleep(0.01)
+        session.execute("UPDATE tasks SET feedback = '[oh' WHERE id = 'good'")
+        tasks.create(id="better", title="x", priority="low")
+        assert [task.id for task in tasks.claim_next("b", limit=9)] == ["better"]
 
 
 def test_a_claim_gives_a_lease(tasks: TaskRepository, clock: Clock) -> None:
@@ -354,6 +373,99 @@ def test_a_lost_lease_says_who_has_the_task(tasks: TaskRepository, clock: Clock)
 def test_a_token_must_be_one(tasks: TaskRepository, wrong: Any) -> None:
     with pytest.raises(ValidationError, match="lease_token of the claim"):
         tasks.heartbeat("a", wrong)
+
+
+# -- several at once ------------------------------------------------------------------------------
+
+
+def test_several_are_completed_at_once(tasks: TaskRepository, clock: Clock) -> None:
+    tasks.bulk_create({"id": f"t{number}", "title": "x"} for number in range(5))
+    tasks.update("t1", feedback={"kept": True})
+    claimed = tasks.claim_next("agent-1", limit=4)
+    clock.advance(seconds=1)
+    third, *others = claimed[::-1]
+    settled = tasks.complete_many([third, *((task.id, token(task)) for task in others)])
+    assert settled.lost == {}
+    assert [task.id for task in settled.tasks] == ["t3", "t2", "t1", "t0"]
+    for task in settled.tasks:
+        assert (task.status, task.lease_token, task.owner) == ("completed", None, "agent-1")
+        assert task.updated_at == clock.now
+        assert tasks.get_or_raise(task.id).to_dict() == task.to_dict()
+        assert [e.to_status for e in tasks.get_events(task.id)] == ["claimed", "completed"]
+    assert tasks.get_or_raise("t1").feedback == {"kept": True}
+    assert tasks.get_or_raise("t4").status == "pending"
+
+
+def test_those_that_are_lost_are_told_and_the_others_completed(
+    tasks: TaskRepository, clock: Clock
+) -> None:
+    tasks.bulk_create({"id": f"t{number}", "title": "x"} for number in range(4))
+    held = tasks.claim_next("agent-1", limit=4)
+    tasks.update_status("t0", "cancelled")
+    clock.advance(minutes=5)
+    theirs = claim(tasks, "agent-2")
+    tasks.delete("t2")
+    settled = tasks.complete_many([*held, ("ghost", "token"), (held[3].id, "another")])
+    assert [task.id for task in settled.tasks] == ["t3"]
+    assert [*settled.lost] == ["t0", "t1", "t2", "ghost"]
+    assert all(isinstance(error, LeaseLost) for error in settled.lost.values())
+    assert "complete: Task 't0' is not held by this lease" in str(settled.lost["t0"])
+    assert "is held by 'agent-2' now" in str(settled.lost["t1"])
+    assert "'ghost' does not exist" in str(settled.lost["ghost"])
+    assert theirs.id == "t1"
+    assert tasks.get_or_raise("t1").lease_token == theirs.lease_token
+    assert tasks.complete_many(held).tasks == []
+
+
+def test_several_leases_are_renewed_at_once(tasks: TaskRepository, clock: Clock) -> None:
+    tasks.bulk_create({"id": f"t{number}", "title": "x"} for number in range(3))
+    held = [claim(tasks, lease=60), claim(tasks, lease=120), claim(tasks)]
+    clock.advance(seconds=30)
+    tasks.release("t2", token(held[2]))
+    settled = tasks.heartbeat_many(held)
+    assert [task.lease_expires_at for task in settled.tasks] == [
+        clock.now + timedelta(seconds=length) for length in (60, 120)
+    ]
+    assert [task.lease_token for task in settled.tasks] == [token(task) for task in held[:2]]
+    assert [*settled.lost] == ["t2"]
+
+
+def test_nothing_is_nothing_for_several(tasks: TaskRepository) -> None:
+    assert tasks.complete_many([]) == Settled([], {})
+    assert tasks.heartbeat_many(()) == Settled([], {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("a", "claims is str"),
+        (None, "claims is NoneType"),
+        ({"a": "b"}, "claims is dict"),
+        (["ab"], "claims holds 'ab'; each is a task, or the pair"),
+        ([("a", "b", "c")], "each is a task, or the pair"),
+        ([("a", None)], "token is None"),
+        ([("a", "")], "token is ''"),
+        ([(None, "b")], "id is None"),
+        ([("held", "token"), Task(id="a", title="x")], "token is None"),
+    ],
+)
+def test_claims_must_be_such(tasks: TaskRepository, wrong: Any, message: str) -> None:
+    tasks.create(id="held", title="x")
+    held = claim(tasks)
+    if isinstance(wrong, list):
+        wrong = [held, *wrong]
+    for call in (tasks.complete_many, tasks.heartbeat_many):
+        with pytest.raises(ValidationError, match=message):
+            call(wrong)
+    assert tasks.get_or_raise("held").status == "claimed"
+
+
+def test_a_token_that_cannot_be_stored_is_nobodys(tasks: TaskRepository) -> None:
+    tasks.create(id="a", title="x")
+    held = claim(tasks)
+    settled = tasks.complete_many([("a", "x\0y"), ("a", "\ud800")])
+    assert (settled.tasks, [*settled.lost]) == ([], ["a"])
+    assert tasks.complete_many([("a", "x\0y"), held]).lost == {}
 
 
 # -- ends -----------------------------------------------------------------------------------------

@@ -77,6 +77,40 @@ def test_threads_share_a_queue(url: str, limit: int) -> None:
         check_each_was_done_once(factory, 120)
 
 
+def test_a_claim_locks_what_it_returns_and_nothing_else(make_url: Callable[..., str]) -> None:
+    with open_factory(make_url("postgresql")) as factory:
+        with factory.get_session() as session:
+            tasks = TaskRepository(session)
+            tasks.bulk_create({"id": f"t{number}", "title": "x"} for number in range(8))
+            tasks.claim_next("dead", limit=4, lease=0.001)
+            time.sleep(0.01)
+
+        def claim(owner: str, limit: int) -> list[str]:
+            with factory.get_session() as session:
+                found = TaskRepository(session).claim_next(owner, limit=limit)
+            return [task.id for task in found]
+
+        # While the first transaction is open, the others see all that it has not taken.
+        with factory.get_session() as session:
+            assert [t.id for t in TaskRepository(session).claim_next("a", limit=2)] == ["t0", "t1"]
+            assert together(1, lambda _: claim("b", 4)) == [["t2", "t3", "t4", "t5"]]
+            assert together(1, lambda _: claim("c", 4)) == [["t6", "t7"]]
+            session.database.rollback()
+            session.database.begin()
+            assert together(1, lambda _: claim("d", 4)) == [["t0", "t1"]]
+
+
+def test_workers_share_what_dead_ones_have_left(url: str) -> None:
+    with open_factory(url) as factory:
+        fill(factory, 60)
+        with factory.get_session() as session:
+            assert len(TaskRepository(session).claim_next("dead", limit=40, lease=0.001)) == 40
+        time.sleep(0.01)
+        done = together(WORKERS, lambda place: work(factory, f"agent-{place}", 3))
+        keys = [key for keys in done for key in keys]
+        assert len(keys) == len(set(keys)) == 60
+
+
 PROCESS = """
 import sys
 from tests.test_queue_concurrency import open_factory, work

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from hopper_data import TaskRepository, check_schema, get_schema_version, run_migrations
+from hopper_data import (
+    DatabaseError,
+    SessionFactory,
+    TaskRepository,
+    check_schema,
+    get_schema_version,
+    run_migrations,
+)
 from hopper_data.database import Database
 from hopper_data.session import open_session
 
-BEFORE, QUEUE = "003_chat", "004_queue"
+BEFORE, QUEUE, CLAIMS = "003_chat", "004_queue", "005_claims"
 OLD_COLUMNS = "id, title, status, priority, owner, tags, depends_on, created_at, updated_at"
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
 
@@ -83,3 +92,39 @@ def test_nothing_of_the_queue_stays_behind(empty_database: Database) -> None:
     assert found() != before
     run_migrations(BEFORE)
     assert found() == before
+
+
+@BOTH
+def test_leases_end_with_and_without_the_claims(empty_database: Database) -> None:
+    """The trigger is another one from then on; what it does is the same."""
+    for version in (QUEUE, CLAIMS, QUEUE, CLAIMS):
+        run_migrations(version)
+        with open_session(empty_database) as session:
+            session.execute("DELETE FROM tasks")
+            session.execute(
+                "INSERT INTO tasks (id, title, status, owner, lease_token, lease_s) "
+                "VALUES ('a', 'x', 'claimed', 'me', 'token', 60)"
+            )
+            session.execute("UPDATE tasks SET status = 'blocked' WHERE id = 'a'")
+            assert session.execute("SELECT owner, lease_token, lease_s FROM tasks") == [
+                ("me", None, None)
+            ]
+            assert session.execute(
+                "SELECT from_status, to_status, lease_token FROM task_events"
+            ) == [("claimed", "blocked", "token")]
+
+
+def test_a_changed_function_is_told(make_url: Callable[..., str]) -> None:
+    with SessionFactory(make_url("postgresql")) as factory:
+        assert check_schema(factory.database) == []
+        with factory.get_session() as session:
+            session.execute("ALTER FUNCTION hopper_complete_tasks RESET enable_sort")
+            session.execute("DROP FUNCTION hopper_claim_tasks")
+        changed, missing = sorted(check_schema(factory.database))[::-1]
+        assert "function hopper_complete_tasks is" in changed
+        assert "function hopper_claim_tasks is missing" in missing
+        with factory.get_session() as session:
+            tasks = TaskRepository(session)
+            with pytest.raises(DatabaseError, match="run `hopper-data migrate` first"):
+                tasks.claim_next("a")
+            assert tasks.count() == 0

@@ -1,5 +1,6 @@
 """Routing: tasks, projects, Hopper instances, decisions, feedback and external mappings."""
 
+from hopper_data.routing.leases import Settled
 from hopper_data.routing.models import (
     ExternalMapping,
     HopperInstance,
@@ -49,6 +50,7 @@ __all__ = [
     "Readiness",
     "RoutingDecision",
     "RoutingDecisionRepository",
+    "Settled",
     "Task",
     "TaskEvent",
     "TaskFeedback",

@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from hopper_data.async_repository import AsyncRepository
 from hopper_data.repository import Filters
+from hopper_data.routing.leases import (
+    LEASE,
+    Settled,
+)
 from hopper_data.routing.models import (
     ExternalMapping,
     HopperInstance,
@@ -26,7 +30,7 @@ from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.repositories.instances import HopperInstanceRepository
 from hopper_data.routing.repositories.mappings import ExternalMappingRepository
 from hopper_data.routing.repositories.projects import ProjectRepository
-from hopper_data.routing.repositories.queue import LEASE, Duration
+from hopper_data.routing.repositories.queue import Claim, Duration
 from hopper_data.routing.repositories.tasks import TaskRepository
 from hopper_data.routing.statistics import QueueStatistics
 from hopper_data.routing.vocabulary import (
@@ -381,9 +385,17 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         """Renew a lease for the length that it was given; `LeaseLost` when it is another's now."""
         return await self.session.run(self._sync.heartbeat, id, token)
 
+    async def heartbeat_many(self, claims: Iterable[Claim]) -> Settled:
+        """Renew several leases in one statement; those that are another's now are `lost`."""
+        return await self.session.run(self._sync.heartbeat_many, claims)
+
     async def complete(self, id: str, token: str | None, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.complete, id, token, feedback)
+
+    async def complete_many(self, claims: Iterable[Claim]) -> Settled:
+        """Complete several claimed tasks in one statement; what is another's now is `lost`."""
+        return await self.session.run(self._sync.complete_many, claims)
 
     async def fail(
         self,

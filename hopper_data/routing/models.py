@@ -147,6 +147,7 @@ class Task(AcyclicModel):
             schema.TASK_SEARCH,
             schema.TASK_QUEUE,
             schema.TASK_LEASES,
+            schema.TASK_CLAIMS,
             schema.TASK_EVENTS,
             schema.TASK_WAKING,
         )

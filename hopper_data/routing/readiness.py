@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from hopper_data.fields import dump_json, to_utc, utcnow
+from hopper_data.fields import JSONField, dump_json, to_utc, utcnow
 from hopper_data.model import to_json_ready
 from hopper_data.routing.arguments import texts
 from hopper_data.routing.circles import dependencies_of
@@ -29,6 +29,7 @@ __all__ = [
     "lapsed_sql",
     "moment",
     "moment_sql",
+    "readable_sql",
     "readiness_sql",
     "ready_sql",
     "reasons",
@@ -37,6 +38,7 @@ __all__ = [
 Clock = Callable[[], datetime]
 Texts = str | Sequence[str] | None
 SELECTION_TYPES = {"projects": "JSONB", "capabilities": "JSONB", "tags": "JSONB"}
+_ASKED = tuple(f"(SELECT {name} FROM ask)" for name in SELECTION_TYPES)
 
 
 def moment_sql(dialect: str) -> str:
@@ -103,6 +105,19 @@ def lapsed_sql(task: str, now: str) -> str:
     )
 
 
+def readable_sql(dialect: str, task: str) -> str:
+    """After an AND: whether a task can be read at all; one that cannot must not stop the others.
+
+    Other programs may have written what is no JSON into SQLite.
+    """
+    if dialect != "sqlite":
+        return ""
+    documents = [field.name for field in Task._meta.sorted_fields if isinstance(field, JSONField)]
+    return "".join(
+        f" AND ({task}.{name} IS NULL OR json_valid({task}.{name}))" for name in documents
+    )
+
+
 def ask_sql(dialect: str, columns: Mapping[str, str]) -> str:
     """`WITH ask AS …`: now, and the parameters of a statement, as the one row of a table.
 
@@ -140,14 +155,18 @@ class Selection(NamedTuple):
             _document(tags, "tags"),
         )
 
-    def sql(self, dialect: str, task: str, source: str) -> str:
-        """The conditions, each after an AND; the lists are columns of the one row of `source`."""
-        terms = _SELECTION_SQL[dialect]
-        return "".join(
-            " AND " + terms[name].format(task=task, wanted=f"(SELECT {name} FROM {source})")
-            for name, value in self._asdict().items()
+    def terms(self, dialect: str, task: str, wanted: Sequence[str] = _ASKED) -> list[str]:
+        """The conditions; `wanted` says what the lists are, each as an expression of SQL."""
+        sql = _SELECTION_SQL[dialect]
+        return [
+            sql[name].format(task=task, wanted=expression)
+            for name, value, expression in zip(self._fields, self, wanted, strict=True)
             if value is not None
-        )
+        ]
+
+    def sql(self, dialect: str, task: str, wanted: Sequence[str] = _ASKED) -> str:
+        """The same, each after an AND."""
+        return "".join(f" AND {term}" for term in self.terms(dialect, task, wanted))
 
 
 class Readiness(NamedTuple):
@@ -163,7 +182,7 @@ def readiness_sql(dialect: str, selection: Selection) -> str:
     What it waits for is a JSON list of pairs: the id of a task, and its status or null.
     """
     now = "(SELECT now FROM ask)"
-    chosen = selection.sql(dialect, "task", "ask")
+    chosen = selection.sql(dialect, "task")
     lapsed = f"{lapsed_sql('task', now)} AND task.attempts < task.max_attempts"
     pair = f"dependency.value, {_NEEDED_STATUS}"
     pairs = {
@@ -229,7 +248,8 @@ _SELECTION_SQL = {
     "sqlite": {
         "projects": "{task}.project IN (SELECT value FROM json_each({wanted}))",
         "capabilities": (
-            "NOT EXISTS (SELECT 1 FROM json_each({task}.required_capabilities) AS required "
+            "NOT EXISTS (SELECT 1 FROM json_each(iif(json_valid({task}.required_capabilities), "
+            "{task}.required_capabilities, '[]')) AS required "
             "WHERE required.value NOT IN (SELECT value FROM json_each({wanted})))"
         ),
         "tags": (

@@ -20,6 +20,7 @@ __all__ = [
     "FEEDBACK_INDEXES",
     "HELD",
     "RANK",
+    "TASK_CLAIMS",
     "TASK_DEPENDENCIES",
     "TASK_EVENTS",
     "TASK_INDEXES",
@@ -279,23 +280,47 @@ TASK_LEASES = SchemaObject(
             WHERE id = new.id;
         END""",
     ),
+    # Afterwards on PostgreSQL, too: where a trigger could still change a row that is updated, the
+    # words for the search are taken from its texts anew each time.
     postgresql=(
         """CREATE OR REPLACE FUNCTION hopper_end_lease() RETURNS TRIGGER
         LANGUAGE plpgsql AS $function$
         BEGIN
-            NEW.lease_token := NULL;
-            NEW.lease_expires_at := NULL;
-            NEW.lease_s := NULL;
-            RETURN NEW;
+            UPDATE tasks SET lease_token = NULL, lease_expires_at = NULL, lease_s = NULL
+            WHERE id = NEW.id;
+            RETURN NULL;
         END
         $function$""",
-        f"""CREATE OR REPLACE TRIGGER task_leases_end BEFORE UPDATE OF status ON tasks FOR EACH ROW
+        f"""CREATE OR REPLACE TRIGGER task_leases_end AFTER UPDATE OF status ON tasks FOR EACH ROW
         WHEN (NEW.lease_token IS NOT NULL AND NEW.status NOT IN ({HELD}))
         EXECUTE FUNCTION hopper_end_lease()""",
     ),
     drop_postgresql=("DROP FUNCTION IF EXISTS hopper_end_lease()",),
 )
 """A lease ends with the status that it belongs to, whoever changes the status."""
+
+
+def _claim_function() -> str:
+    from hopper_data.routing.leases import claim_function  # which needs the models
+
+    return claim_function()
+
+
+def _complete_function() -> str:
+    from hopper_data.routing.leases import complete_function
+
+    return complete_function()
+
+
+TASK_CLAIMS = SchemaObject(
+    "task_claims",
+    postgresql=(_claim_function, _complete_function),
+    drop_postgresql_first=(
+        "DROP FUNCTION IF EXISTS hopper_claim_tasks",
+        "DROP FUNCTION IF EXISTS hopper_complete_tasks",
+    ),
+)
+"""The two most frequent calls of workers, planned once for each connection."""
 
 
 def _event_values(now: str, differs: str) -> str:

@@ -37,6 +37,7 @@ from hopper_data.routing.readiness import (
     candidates_sql,
     lapsed_sql,
     moment,
+    readable_sql,
     ready_sql,
 )
 from hopper_data.routing.schema import WAKING_CHANNEL
@@ -178,7 +179,7 @@ def look(
 
 @lru_cache(maxsize=16)
 def _look_sql(dialect: str, given: tuple[bool, ...]) -> str:
-    chosen = Selection.shaped(given).sql(dialect, "task", "ask")
+    chosen = Selection.shaped(given).sql(dialect, "task") + readable_sql(dialect, "task")
     now = "(SELECT now FROM ask)"
 
     def some(condition: str, index: str) -> str:

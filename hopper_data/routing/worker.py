@@ -363,8 +363,7 @@ class _Run:
     def renew(self) -> float:
         """Renew all leases; after how many seconds to do so again."""
         try:
-            for held in list(self.held.values()):
-                self._renew(held)
+            self._renew(list(self.held.values()))
         except DatabaseError as error:
             logger.warning("%s cannot renew its leases: %s", self.worker.owner, error)
             return self.worker.heartbeat_s / 4
@@ -374,17 +373,21 @@ class _Run:
         # Counted from before the database is asked: never later than it counts itself.
         return time.monotonic() + self.worker.lease_s
 
-    def _renew(self, held: _Held) -> None:
+    def _renew(self, leases: list[_Held]) -> None:
+        if not leases:
+            return
         deadline = self._deadline()
-        try:
-            with open_session(self.database) as session:
-                TaskRepository(session).heartbeat(held.task.id, held.token)
-        except LeaseLost as error:
-            if self.held.get(held.task.id) is held and not held.lost:
+        with open_session(self.database) as session:
+            settled = TaskRepository(session).heartbeat_many(
+                [(held.task.id, held.token) for held in leases]
+            )
+        for held in leases:
+            error = settled.lost.get(held.task.id)
+            if error is None:
+                held.deadline = deadline
+            elif self.held.get(held.task.id) is held and not held.lost:
                 logger.warning("%s lost %s: %s", self.worker.owner, held, error)
                 self.lose(held)
-        else:
-            held.deadline = deadline
 
     def lose(self, held: _Held) -> None:
         """Note that the lease of a task is lost."""

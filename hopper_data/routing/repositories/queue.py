@@ -11,33 +11,38 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hopper_data import rowsets
 from hopper_data.errors import DatabaseError, LeaseLost, NotFound, ValidationError
-from hopper_data.fields import shorten
+from hopper_data.fields import dump_json, shorten, to_utc, utcnow
 from hopper_data.model import normalize_row
 from hopper_data.repository import Repository, as_rows, check_count
 from hopper_data.routing.arguments import seconds, unstorable
 from hopper_data.routing.circles import TASK_DEPENDENCIES, AcyclicRepository
+from hopper_data.routing.leases import (
+    CLAIM_ON_POSTGRESQL,
+    COMPLETE_ON_POSTGRESQL,
+    LEASE,
+    LEASE_FIELDS,
+    Settled,
+    claim_sql,
+    expired_sql,
+    holder_sql,
+    holders_sql,
+    lapse_sql,
+)
 from hopper_data.routing.models import Task, TaskEvent, TaskFeedback
 from hopper_data.routing.readiness import (
-    SELECTION_TYPES,
     Clock,
     Readiness,
     Selection,
     Texts,
-    ask_sql,
-    candidates_sql,
-    lapsed_sql,
     moment,
     readiness_sql,
-    ready_sql,
     reasons,
 )
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
-from hopper_data.routing.schema import CLAIM_KEY, HELD
 from hopper_data.routing.statistics import QueueStatistics, read_statistics
 from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority, TaskStatus
 
@@ -45,18 +50,17 @@ if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession
     from hopper_data.session import Session
 
-__all__ = ["QueueRepository"]
+__all__ = ["LEASE", "QueueRepository"]
 
-LEASE = timedelta(minutes=5)
 _SHORTEST_LEASE_S = 0.001
 _LONGEST_ERROR = 10_000
 _JITTER = 0.25
 _RANK = {priority: timedelta(days=place) for place, priority in enumerate(TaskPriority)}
 _FEEDBACK_FIELDS = frozenset(TaskFeedback._meta.fields) - {"task", "created_at"}
-_LEASE_FIELDS = ("lease_token", "lease_expires_at", "lease_s")
-_NO_LEASE = ", ".join(f"{name} = NULL" for name in _LEASE_FIELDS)
+_COLUMNS = rowsets.columns(Task._meta.sorted_fields)
 
 Duration = timedelta | float
+Claim = Task | tuple[str, str | None]
 
 
 class QueueRepository(AcyclicRepository[Task]):
@@ -101,24 +105,35 @@ class QueueRepository(AcyclicRepository[Task]):
         who = check_owner(owner)
         if limit == 0:
             return []
-        dialect = self.database.dialect
-        if dialect == "sqlite":
-            self._fail_spent()
-        sql = _claim_sql(dialect, limit, tuple(value is not None for value in selection))
-        claimed = self._models(sql, (self._now(), who, lease_s, *selection))
+        if self.database.dialect == "sqlite":
+            claimed = self._claim_on_sqlite(who, limit, selection, lease_s)
+        else:
+            values = (self._now(), who, lease_s, limit, *selection)
+            claimed = self._models(CLAIM_ON_POSTGRESQL, values)
         return sorted(claimed, key=_place_in_queue)
+
+    def _claim_on_sqlite(
+        self, owner: str, limit: int, selection: Selection, lease_s: float
+    ) -> list[Task]:
+        start = utcnow() if self._clock is None else to_utc(self._clock(), Task.updated_at)
+        encode = Task.updated_at.encode
+        now, end = encode(start), encode(start + timedelta(seconds=lease_s))
+        database = self.database
+        # Nobody else writes meanwhile, and leases that have expired are rare.
+        expired = bool(database.fetch_all(expired_sql(), (now,)))
+        if expired:
+            database.send(lapse_sql("sqlite", spent=True), (now,)).fetchall()
+        sql = claim_sql(tuple(value is not None for value in selection), expired=expired)
+        given = (value for value in selection if value is not None)
+        return self._models(sql, (now, owner, lease_s, end, limit, *given))
 
     def requeue_expired(self) -> int:
         """Make tasks whose lease has expired pending again, at once; how many leases ended.
 
         A task that has had all its attempts is failed instead.
         """
-        sql = _lapse_sql(self.database.dialect, spent=False)
+        sql = lapse_sql(self.database.dialect, spent=False)
         return len(self.database.execute_sql(sql, (self._now(),)).fetchall())
-
-    def _fail_spent(self) -> None:
-        sql = _lapse_sql(self.database.dialect, spent=True)
-        self.database.execute_sql(sql, (self._now(),))
 
     def wait_for_tasks(
         self,
@@ -148,6 +163,13 @@ class QueueRepository(AcyclicRepository[Task]):
         """
         return self._as_holder("heartbeat", id, token)
 
+    def heartbeat_many(self, claims: Iterable[Claim]) -> Settled:
+        """Renew several leases in one statement; those that are another's now are `lost`.
+
+        A claim is the task as it was claimed, or the pair of its id and its token.
+        """
+        return self._as_holders("heartbeat", claims)
+
     def complete(self, id: str, token: str | None, feedback: Any = None) -> Task:
         """Complete a claimed task; `LeaseLost` when the lease is another's now.
 
@@ -163,6 +185,14 @@ class QueueRepository(AcyclicRepository[Task]):
             task = self._as_holder("complete", id, token, document)
             TaskFeedbackRepository(self.session).record(id, **feedback)
         return task
+
+    def complete_many(self, claims: Iterable[Claim]) -> Settled:
+        """Complete several claimed tasks in one statement; what is another's now is `lost`.
+
+        A claim is the task as it was claimed, or the pair of its id and its token. No error is
+        raised for the lost ones, since that would undo the others together with the transaction.
+        """
+        return self._as_holders("complete", claims)
 
     def fail(
         self,
@@ -188,28 +218,37 @@ class QueueRepository(AcyclicRepository[Task]):
         return self._as_holder("release", id, token)
 
     def _as_holder(self, verb: str, id: str, token: str | None, *values: Any) -> Task:
-        key = self._key(id)["id"]
-        if not isinstance(token, str) or not token:
-            raise ValidationError(
-                f"token is {shorten(token)}; it must be the lease_token of the claim", "token"
-            )
-        found = []
-        if not unstorable(token):
-            sql = _holder_sql(self.database.dialect, verb)
-            found = self._models(sql, (self._now(), key, token, *values))
+        key, token = self._key(id)["id"], _token(token)
+        found = [] if unstorable(token) else self._held(verb, key, token, *values)
         if not found:
-            raise LeaseLost(f"{verb}: {self._why_lost(id, token)}")
+            raise _lost(verb, key, token, self.get(key))
         return found[0]
 
-    def _why_lost(self, id: str, token: str) -> str:
-        task = self.get(id)
-        if task is None:
-            return f"Task {id!r} does not exist"
-        if task.lease_token is None:
-            return f"Task {id!r} is not held by this lease any more: it is {task.status.value} now"
-        whose = "an earlier claim" if task.lease_token != token else "this claim"
-        until = f", until {task.lease_expires_at}" if task.lease_expires_at else ""
-        return f"Task {id!r} is held by {task.owner!r} now{until}; the token is of {whose}"
+    def _held(self, verb: str, id: str, token: str, *values: Any) -> list[Task]:
+        dialect = self.database.dialect
+        if verb == "complete" and dialect == "postgresql":
+            document = dump_json([[id, token]])
+            return self._models(COMPLETE_ON_POSTGRESQL, (self._now(), document, *values))
+        return self._models(holder_sql(dialect, verb), (self._now(), id, token, *values))
+
+    def _as_holders(self, verb: str, claims: Iterable[Claim]) -> Settled:
+        given = map(_claim, _each(claims))
+        pairs = list(dict.fromkeys((self._key(key)["id"], token) for key, token in given))
+        sound = [pair for pair in pairs if not unstorable(pair[1])]
+        done = {task.id: task for task in self._held_together(verb, sound)} if sound else {}
+        keys = dict.fromkeys(key for key, _ in pairs)
+        missing = {key: token for key, token in pairs if key not in done}
+        found = {task.id: task for task in self.filter({"id__in": [*missing]})} if missing else {}
+        return Settled(
+            [done[key] for key in keys if key in done],
+            {key: _lost(verb, key, token, found.get(key)) for key, token in missing.items()},
+        )
+
+    def _held_together(self, verb: str, pairs: list[tuple[str, str]]) -> list[Task]:
+        dialect, values = self.database.dialect, (self._now(), dump_json(pairs))
+        if verb == "complete" and dialect == "postgresql":
+            return self._models(COMPLETE_ON_POSTGRESQL, (*values, None))
+        return self._models(holders_sql(dialect, verb), values)
 
     # -- what happened ----------------------------------------------------------------------------
 
@@ -331,19 +370,63 @@ class QueueRepository(AcyclicRepository[Task]):
         changes = super()._changes(fields)
         if changes.get("status", TaskStatus.CLAIMED) not in HELD_STATUSES:
             # The database's trigger does the same, too late for SQLite's RETURNING.
-            changes.update(dict.fromkeys(_LEASE_FIELDS))
+            changes.update(dict.fromkeys(LEASE_FIELDS))
         return changes
 
     def _upsert(self, row: dict[str, Any], given: set[str], target: Sequence[Any]) -> Task:
         # A row that was read before must not bring the lease back that it had then.
-        given = given.difference(_LEASE_FIELDS)
+        given = given.difference(LEASE_FIELDS)
         if "status" in given and row["status"] not in HELD_STATUSES:
-            given = {*given, *_LEASE_FIELDS}
-            row = {**row, **dict.fromkeys(_LEASE_FIELDS)}
+            given = {*given, *LEASE_FIELDS}
+            row = {**row, **dict.fromkeys(LEASE_FIELDS)}
         return super()._upsert(row, given, target)
 
     def _now(self) -> str | None:
         return moment(self.database.dialect, self._clock)
+
+
+def _each(claims: Any) -> Iterable[Any]:
+    if isinstance(claims, str | Mapping) or not isinstance(claims, Iterable):
+        raise ValidationError(
+            f"claims is {type(claims).__name__}; it must be a list of tasks, or of pairs of an id "
+            "and a token",
+            "claims",
+        )
+    return claims
+
+
+def _claim(claim: Any) -> tuple[Any, str]:
+    """The id and the token of a claim."""
+    if isinstance(claim, Task):
+        return claim.id, _token(claim.lease_token)
+    if not isinstance(claim, tuple | list) or len(claim) != 2:
+        raise ValidationError(
+            f"claims holds {shorten(claim)}; each is a task, or the pair of its id and its token",
+            "claims",
+        )
+    return claim[0], _token(claim[1])
+
+
+def _token(token: Any) -> str:
+    if not isinstance(token, str) or not token:
+        raise ValidationError(
+            f"token is {shorten(token)}; it must be the lease_token of the claim", "token"
+        )
+    return str(token)
+
+
+def _lost(verb: str, id: str, token: str, task: Task | None) -> LeaseLost:
+    return LeaseLost(f"{verb}: {_why_lost(id, token, task)}")
+
+
+def _why_lost(id: str, token: str, task: Task | None) -> str:
+    if task is None:
+        return f"Task {id!r} does not exist"
+    if task.lease_token is None:
+        return f"Task {id!r} is not held by this lease any more: it is {task.status.value} now"
+    whose = "an earlier claim" if task.lease_token != token else "this claim"
+    until = f", until {task.lease_expires_at}" if task.lease_expires_at else ""
+    return f"Task {id!r} is held by {task.owner!r} now{until}; the token is of {whose}"
 
 
 class _Events(Repository[TaskEvent]):
@@ -382,132 +465,3 @@ def error_text(error: Any) -> str:
     # Half characters become question marks.
     text = error.replace("\0", "").encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
-
-
-# -- statements -----------------------------------------------------------------------------------
-
-
-_COLUMNS = rowsets.columns(Task._meta.sorted_fields)
-_TOKEN = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()::text"}
-_NOW = "(SELECT now FROM ask)"
-# It never goes back, whatever the clocks of the machines say.
-_MOVED_ON = {
-    "sqlite": f"max({_NOW}, updated_at)",
-    "postgresql": f"greatest({_NOW}, updated_at + INTERVAL '1 microsecond')",
-}
-_CLAIM_COLUMNS = {"owner": "TEXT", "lease_s": "FLOAT", **SELECTION_TYPES}
-
-
-def _later(dialect: str, delay_s: str) -> str:
-    """A number of seconds after now."""
-    if dialect == "sqlite":
-        # It counts in milliseconds; at once must not be a part of one later.
-        return (
-            f"(SELECT CASE WHEN {delay_s} <= 0 THEN now "
-            "ELSE strftime('%Y-%m-%d %H:%M:%f000+00:00', now, "
-            f"printf('%+.3f seconds', {delay_s})) END FROM ask)"
-        )
-    return f"(SELECT now + make_interval(secs => {delay_s}) FROM ask)"
-
-
-@lru_cache(maxsize=256)
-def _claim_sql(dialect: str, limit: int, given: tuple[bool, ...]) -> str:
-    """UPDATE of the best tasks, ready ones and those whose lease has expired."""
-    chosen = Selection.shaped(given).sql(dialect, "task", "ask")
-    lock = "" if dialect == "sqlite" else "FOR UPDATE SKIP LOCKED"
-    key = CLAIM_KEY[dialect]
-
-    def candidates(condition: str, index: str) -> str:
-        return (
-            f"(SELECT task.id, {key} AS place FROM {candidates_sql(dialect, index)} "
-            f"WHERE {condition}{chosen} ORDER BY {key}, task.id LIMIT {limit} {lock})"
-        )
-
-    lapsed = f"{lapsed_sql('task', _NOW)} AND task.attempts < task.max_attempts"
-    ready = ready_sql(dialect, "task", _NOW, claim=True)
-    best = (
-        f"SELECT id FROM (SELECT * FROM {candidates(ready, 'idx_tasks_claim')} AS ready "
-        f"UNION ALL SELECT * FROM {candidates(lapsed, 'idx_tasks_lease')} AS lapsed) AS candidate "
-        f"ORDER BY place, id LIMIT {limit}"
-    )
-    if dialect == "sqlite":
-        among = f"IN ({best})"
-    else:
-        among = f"= ANY(ARRAY({best})) AND (status = 'pending' OR {lapsed_sql('tasks', _NOW)})"
-    ask = ask_sql(dialect, _CLAIM_COLUMNS)
-    spent = "" if dialect == "sqlite" else f", spent AS ({_lapse_update(dialect, spent=True)})"
-    # A reopened task that has had all its attempts begins anew.
-    return (
-        f"{ask}{spent} UPDATE tasks SET status = 'claimed', owner = (SELECT owner FROM ask), "
-        f"lease_token = {_TOKEN[dialect]}, lease_s = (SELECT lease_s FROM ask), "
-        f"lease_expires_at = {_later(dialect, '(SELECT lease_s FROM ask)')}, "
-        "attempts = CASE WHEN attempts >= max_attempts THEN 1 ELSE attempts + 1 END, "
-        "last_error = CASE WHEN attempts < max_attempts THEN last_error END, "
-        f"updated_at = {_MOVED_ON[dialect]} WHERE id {among} RETURNING {_COLUMNS}"
-    )
-
-
-def _lapse_update(dialect: str, *, spent: bool) -> str:
-    lapsed = lapsed_sql("task", _NOW) + (" AND task.attempts >= task.max_attempts" if spent else "")
-    lock = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
-    source = candidates_sql(dialect, "idx_tasks_lease")
-    ids = f"SELECT task.id FROM {source} WHERE {lapsed}{lock}"
-    among = f"IN ({ids})" if dialect == "sqlite" else f"= ANY(ARRAY({ids}))"
-    return (
-        "UPDATE tasks SET status = CASE WHEN attempts < max_attempts THEN 'pending' "
-        "ELSE 'failed' END, last_error = 'the lease of ' || coalesce(owner, 'nobody') || "
-        "' expired in attempt ' || attempts || ' of ' || max_attempts, "
-        "owner = CASE WHEN attempts >= max_attempts THEN owner END, "
-        f"run_after = NULL, {_NO_LEASE}, updated_at = {_MOVED_ON[dialect]} WHERE id {among}"
-    )
-
-
-@lru_cache(maxsize=4)
-def _lapse_sql(dialect: str, *, spent: bool) -> str:
-    return f"{ask_sql(dialect, {})} {_lapse_update(dialect, spent=spent)} RETURNING id"
-
-
-_BACK_OFF = {
-    "sqlite": "min(3600, (10 << min(max(attempts - 1, 0), 9)) * (SELECT jitter FROM ask))",
-    "postgresql": (
-        "least(3600, (10 << least(greatest(attempts - 1, 0), 9)) * (SELECT jitter FROM ask))"
-    ),
-}
-_HOLDER_COLUMNS = {
-    "complete": {"feedback": "JSONB"},
-    "fail": {"error": "TEXT", "delay_s": "FLOAT", "jitter": "FLOAT"},
-}
-
-
-def _assignments(dialect: str, verb: str) -> str:
-    if verb == "heartbeat":
-        length = f"coalesce(tasks.lease_s, {LEASE.total_seconds():g})"
-        return f"lease_expires_at = {_later(dialect, length)}"
-    if verb == "complete":
-        return (
-            "status = 'completed', "
-            f"feedback = coalesce((SELECT feedback FROM ask), feedback), {_NO_LEASE}"
-        )
-    if verb == "release":
-        fewer = "CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END"
-        return f"status = 'pending', owner = NULL, attempts = {fewer}, {_NO_LEASE}"
-    delay_s = f"coalesce((SELECT delay_s FROM ask), {_BACK_OFF[dialect]})"
-    more = "attempts < max_attempts"
-    return (
-        f"status = CASE WHEN {more} THEN 'pending' ELSE 'failed' END, "
-        f"owner = CASE WHEN {more} THEN NULL ELSE owner END, "
-        f"run_after = CASE WHEN {more} THEN {_later(dialect, delay_s)} END, "
-        f"last_error = (SELECT error FROM ask), {_NO_LEASE}"
-    )
-
-
-@lru_cache(maxsize=16)
-def _holder_sql(dialect: str, verb: str) -> str:
-    """UPDATE of a task by the holder of its lease."""
-    columns = {"task_id": "TEXT", "lease_token": "TEXT", **_HOLDER_COLUMNS.get(verb, {})}
-    return (
-        f"{ask_sql(dialect, columns)} "
-        f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_MOVED_ON[dialect]} "
-        "WHERE id = (SELECT task_id FROM ask) AND lease_token = (SELECT lease_token FROM ask) "
-        f"AND status IN ({HELD}) RETURNING {_COLUMNS}"
-    )
