@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hopper_data import rowsets
 from hopper_data.errors import LeaseLost
+from hopper_data.ready import KeyedStatement
 from hopper_data.routing.models import Task
 from hopper_data.routing.readiness import (
     SELECTION_TYPES,
@@ -205,7 +206,7 @@ def claim_function() -> str:
         $function$"""
 
 
-CLAIM_ON_POSTGRESQL = (
+CLAIM_ON_POSTGRESQL = KeyedStatement(
     f"SELECT {_COLUMNS} FROM hopper_claim_tasks(CAST(%s AS TIMESTAMPTZ), CAST(%s AS TEXT), "
     "CAST(%s AS DOUBLE PRECISION), CAST(%s AS INTEGER), CAST(%s AS JSONB), CAST(%s AS JSONB), "
     "CAST(%s AS JSONB))"
@@ -281,7 +282,7 @@ def holder_sql(dialect: str, verb: str) -> str:
             f"WHERE id = ?2 AND lease_token = ?3 AND status IN ({HELD}) RETURNING {_COLUMNS}"
         )
     columns = {"task_id": "TEXT", "lease_token": "TEXT", **_HOLDER_COLUMNS.get(verb, {})}
-    return (
+    return KeyedStatement(
         f"{ask_sql(dialect, columns)} "
         f"UPDATE tasks SET {_assignments(dialect, verb)}, updated_at = {_moved_on(dialect, _NOW)} "
         "WHERE id = (SELECT task_id FROM ask) AND lease_token = (SELECT lease_token FROM ask) "
@@ -336,7 +337,7 @@ def complete_function() -> str:
         $function$"""
 
 
-COMPLETE_ON_POSTGRESQL = (
+COMPLETE_ON_POSTGRESQL = KeyedStatement(
     f"SELECT {_COLUMNS} FROM hopper_complete_tasks(CAST(%s AS TIMESTAMPTZ), CAST(%s AS JSONB), "
     "CAST(%s AS JSONB))"
 )
