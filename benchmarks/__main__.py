@@ -70,7 +70,7 @@ def _usual_keys(options: argparse.Namespace) -> set[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 140)
     results = Results(options.size)
     source = FromFile(options.tasks) if options.tasks else MadeUp()
     if isinstance(source, FromFile):

@@ -35,7 +35,7 @@ class Operation:
 
     `run(contender, arguments)` is timed; `arguments(world, round)` and `undo(world, answer)` are
     not. `times` is how often it does the thing. `differs` are columns in which the answers of two
-    contenders need not be the same.
+    contenders need not be the same. `prepared` is one that PostgreSQL's driver may also prepare.
     """
 
     key: str
@@ -48,6 +48,7 @@ class Operation:
     grows: bool = True
     undo: Callable[[World, Any, Any], None] | None = None
     differs: Sequence[str] = ()
+    prepared: bool = False
 
     def title_for(self, world: World) -> str:
         """The title, with the numbers of this world."""
@@ -134,6 +135,7 @@ OPERATIONS = (
         lambda world: some_ids(world, GETS),
         (1.5, 1.15),
         times=GETS,
+        prepared=True,
     ),
     Operation(
         "session",
@@ -143,6 +145,7 @@ OPERATIONS = (
         (None, None),
         times=50,
         grows=False,
+        prepared=True,
     ),
     Operation(
         "create",
@@ -154,6 +157,7 @@ OPERATIONS = (
         reads=False,
         undo=_delete_made,
         differs=_OWN,
+        prepared=True,
     ),
     Operation(
         "create-1000",
@@ -164,6 +168,7 @@ OPERATIONS = (
         reads=False,
         undo=_delete_made,
         differs=_OWN,
+        prepared=True,
     ),
     Operation(
         "bulk-create",
@@ -185,6 +190,7 @@ OPERATIONS = (
         reads=False,
         undo=_restore,
         differs=("updated_at", "priority"),
+        prepared=True,
     ),
     Operation(
         "bulk-update",

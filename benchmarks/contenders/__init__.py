@@ -45,14 +45,19 @@ class Contender(Protocol):
     def close(self) -> None: ...
 
 
-def contenders(database: Database) -> list[Contender]:
-    """All that are installed, the driver first and ours second."""
+def contenders(database: Database, *, prepared: bool = False) -> list[Contender]:
+    """All that are installed, the driver first and ours second.
+
+    `prepared` is whether PostgreSQL's driver prepares statements for what is measured; then it is
+    there twice.
+    """
     from benchmarks.contenders.ours import Ours
     from benchmarks.contenders.plain import PlainPeewee
-    from benchmarks.contenders.raw import RawPostgresql, RawSqlite
+    from benchmarks.contenders.raw import PreparedPostgresql, RawPostgresql, RawSqlite
 
-    raw = RawSqlite if database.dialect == "sqlite" else RawPostgresql
-    makers: list[Callable[[Database], Contender]] = [raw, Ours, PlainPeewee]
+    makers: list[Callable[[Database], Contender]] = [RawSqlite, Ours, PlainPeewee]
+    if database.dialect == "postgresql":
+        makers[:2] = [RawPostgresql, Ours, *([PreparedPostgresql] if prepared else [])]
     if importlib.util.find_spec("sqlalchemy"):
         from benchmarks.contenders.orm import Alchemy
 
