@@ -15,7 +15,7 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
@@ -31,7 +31,9 @@ from hopper_data.database import (
     PostgresqlDatabase,
     SqliteDatabase,
     begin_in_turn,
+    enter,
     is_write,
+    leave,
     looked_too_early,
     proxy,
 )
@@ -40,7 +42,7 @@ from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.libpq import keep_alive
 from hopper_data.session import Session, check_retries, open_session
 from hopper_data.statements import control_word
-from hopper_data.transactions import Savepoint
+from hopper_data.transactions import ReadOnlyTransaction, Savepoint
 
 try:
     import aiosqlite
@@ -94,6 +96,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
 
     def _take_settings(self) -> None:
         self._connect_limit_s = self.config.connect_timeout_s or None  # 0 is no limit
+        self._open_ones: set[Any] = set()
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         if not self.is_closed():
@@ -181,18 +184,27 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
                 usable = await self._answers(connection)
             finally:
                 if not usable:  # or the task was cancelled
-                    await self._discard(connection)
-        return connection if usable else await self._open_async()
+                    await self._close_async(connection)
+        if usable:
+            return connection
+        opened = await self._open_async()
+        self._open_ones.add(opened)
+        return opened
+
+    async def _close_async(self, connection: Any) -> None:
+        self._open_ones.discard(connection)
+        await self._discard(connection)
 
     async def _release_conn(self, conn: Any) -> None:
         places: Places = conn._pool
-        usable = False
+        usable = self._is_clean(conn)
         try:
-            usable = await self._settle(conn) and places is self._pool and places.is_wanted()
+            usable = usable or await self._clean(conn)
         finally:
             try:
-                if not usable:
-                    await self._discard(conn)
+                if not (usable and places is self._pool and places.is_wanted()):
+                    usable = False
+                    await self._close_async(conn)
             finally:
                 places.give_back(conn if usable else None)
 
@@ -208,8 +220,12 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         """A new connection."""
         raise NotImplementedError
 
-    async def _settle(self, connection: Any) -> bool:
-        """Whether a connection that comes back can be used again; nothing is left open on it."""
+    def _is_clean(self, connection: Any) -> bool:
+        """Whether nothing is open on a connection that comes back, nor under way."""
+        raise NotImplementedError
+
+    async def _clean(self, connection: Any) -> bool:
+        """Undo what a cancelled task has left; whether the connection can be used again."""
         raise NotImplementedError
 
     async def _discard(self, connection: Any) -> None:
@@ -218,7 +234,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
 
     async def _pool_close(self) -> None:
         while self._pool is not None and self._pool.idle:
-            await self._discard(self._pool.idle.pop())
+            await self._close_async(self._pool.idle.pop())
 
     def pool_status(self) -> dict[str, int]:
         """How many connections are in use and idle, and how many there may be."""
@@ -228,9 +244,17 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
             "max": self.config.max_connections,
         }
 
-    async def make_ready(self, *, read_only: bool) -> None:  # noqa: ARG002
-        """Take what a session needs before it begins."""
-        await self.aconnect()
+    async def make_ready(self, *, read_only: bool) -> Any:  # noqa: ARG002
+        """The connection of the current task, with all that a session waits for."""
+        return await self.aconnect()
+
+    def begins_late(self) -> bool:
+        """Whether a transaction begins with its first statement, and nothing waits before."""
+        return True
+
+    def end_quietly(self, connection: Any) -> bool:
+        """End a transaction that has nothing to commit, without an answer; False where it may."""
+        raise NotImplementedError
 
     def is_connection_usable(self) -> bool:
         connection = self._state.conn
@@ -253,6 +277,12 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
     async def aclose_pool(self) -> None:
         """Close every connection that is not in use."""
         await pwasyncio.AsyncDatabaseMixin.close_pool(self)
+
+    async def aclose_all(self) -> None:
+        """Close every connection, also one that a task has never given back."""
+        await self.aclose_pool()
+        while self._open_ones:
+            await self._discard(self._open_ones.pop())
 
 
 _BROKEN = (
@@ -334,18 +364,21 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             return False
         return True
 
-    async def _settle(self, connection: Any) -> bool:
+    def _is_clean(self, connection: Any) -> bool:
         inner = connection.conn
-        if connection.stale():
-            return False
-        if inner._protocol._is_cancelling():
-            with suppress(TimeoutError, *_BROKEN):
-                async with asyncio.timeout(self._connect_limit_s):
-                    await inner._protocol._wait_for_cancellation()
         if connection.stale() or inner._protocol._is_cancelling() or inner.is_in_transaction():
-            return False  # its rollback was not answered, or was cancelled
-        connection.answered = time.monotonic()
+            return False
+        connection.begin, connection.answered = "", time.monotonic()
         return True
+
+    async def _clean(self, connection: Any) -> bool:
+        inner = connection.conn
+        if connection.stale() or not inner._protocol._is_cancelling():
+            return False  # its rollback was not answered
+        with suppress(TimeoutError, *_BROKEN):
+            async with asyncio.timeout(self._connect_limit_s):
+                await inner._protocol._wait_for_cancellation()
+        return self._is_clean(connection)
 
     async def _discard(self, connection: Any) -> None:
         inner = connection.conn
@@ -408,7 +441,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
 
     def begin(self, isolation_level: str | None = None) -> None:
-        connection = pwasyncio.await_(self.aconnect())
+        connection = self._state.conn or pwasyncio.await_(self.aconnect())
         connection.guard, connection.guard_open = 0, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
         connection.begin = f"{PLAIN_BEGIN}{level}"
@@ -416,10 +449,15 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
     def begin_read_only(self) -> None:
         self.begin("REPEATABLE READ READ ONLY")
 
+    def end_quietly(self, connection: Any) -> bool:
+        if not connection.begin:
+            return False
+        connection.begin = ""  # there were reads of ours alone
+        return True
+
     def commit(self) -> None:
         connection = self._state.conn
-        if connection is not None and connection.begin:
-            connection.begin = ""  # there were reads of ours alone
+        if connection is not None and self.end_quietly(connection):
             return
         lost = f"{self.label}: the connection was lost before the commit"
         if connection is None or connection.stale():
@@ -440,8 +478,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 
     def rollback(self) -> None:
         connection = self._state.conn
-        if connection is not None and connection.begin:
-            connection.begin = ""
+        if connection is not None and self.end_quietly(connection):
             return
         try:
             pwasyncio.await_(self._roll_back_in_time())
@@ -518,9 +555,12 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
     async def _answers(self, connection: Any) -> bool:
         return not connection.stale()
 
-    async def _settle(self, connection: Any) -> bool:
+    def _is_clean(self, connection: Any) -> bool:
         self._end_turn(connection)
-        return False if self.in_memory else await connection.settle()
+        return not self.in_memory and bool(connection.is_clean())
+
+    async def _clean(self, connection: Any) -> bool:
+        return not self.in_memory and bool(await connection.clean())
 
     async def _discard(self, connection: Any) -> None:
         if self.in_memory:
@@ -548,12 +588,12 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
     # -- transactions --
 
-    async def make_ready(self, *, read_only: bool) -> None:
+    async def make_ready(self, *, read_only: bool) -> Any:
+        if read_only or self.in_memory:
+            return await self.aconnect()
         connection = self._state.conn
-        writes = not read_only and not self.in_memory
-        if not writes or (connection is not None and connection.has_turn):
-            await self.aconnect()
-            return
+        if connection is not None:
+            self._end_turn(connection)
         await self._take_turn()
         try:
             connection = await self.aconnect()
@@ -561,6 +601,17 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
             self._turn.give_back(None)
             raise
         connection.has_turn = True
+        return connection
+
+    def begins_late(self) -> bool:
+        return not self.in_memory
+
+    def end_quietly(self, connection: Any) -> bool:
+        line = self._turn if connection.has_turn else self._pool
+        if not connection.end_soon(others_wait=line is not None and line.has_waiters()):
+            return False
+        self._end_turn(connection)
+        return True
 
     async def _take_turn(self) -> None:
         # SQLite has one writer at a time; the tasks of one loop need not try and try again.
@@ -575,7 +626,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
             self._turn.give_back(None)
 
     def begin(self, lock_type: str | None = None) -> None:
-        connection = pwasyncio.await_(self.aconnect())
+        connection = self._state.conn or pwasyncio.await_(self.aconnect())
         if self.in_memory or lock_type:
             super().begin(lock_type)
             return
@@ -585,7 +636,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         connection.begin_with(partial(begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
 
     def begin_read_only(self) -> Any:
-        connection = pwasyncio.await_(self.aconnect())
+        connection = self._state.conn or pwasyncio.await_(self.aconnect())
         if self.in_memory:
             return super().begin_read_only()
         connection.begin_with(begin_read_only, read_only=True)
@@ -601,7 +652,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
             super().commit()
             return
         try:
-            if not connection.end_soon():
+            if not self.end_quietly(connection):
                 super().commit()
         finally:
             self._end_turn(connection)
@@ -609,7 +660,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
     def rollback(self) -> None:
         connection = self._state.conn
         try:
-            if self.in_memory or connection is None or not connection.end_soon():
+            if self.in_memory or connection is None or not self.end_quietly(connection):
                 self.execute_sql("ROLLBACK")
         except DatabaseError:
             # SQLite ends the transaction by itself on some errors.
@@ -719,7 +770,7 @@ async def _close_with_loop(database: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await database.aclose_pool()
+        await database.aclose_all()
 
 
 # -- sessions -------------------------------------------------------------------------------------
@@ -804,35 +855,82 @@ class AsyncSession:
             raise DatabaseError("a session runs one thing at a time: await the first one")
 
 
-@asynccontextmanager
-async def open_async_session(
+def open_async_session(
     database: Database | None = None, *, read_only: bool = False
-) -> AsyncIterator[AsyncSession]:
+) -> AbstractAsyncContextManager[AsyncSession]:
     """A session on the asynchronous side of a database, or of the one the proxy stands for."""
-    target = await async_database(database or proxy.obj)
-    opened = target.transaction_depth() == 0 and target.is_closed()
-    if target.transaction_depth() == 0:
-        await target.make_ready(read_only=read_only)
-    try:
-        scope: AbstractContextManager[Session] = open_session(target, read_only=read_only)
-        session = AsyncSession(await bridged(scope.__enter__))
+    return _Opening(database, read_only)
+
+
+class _Opening(AbstractAsyncContextManager[AsyncSession]):
+    """What `open_session()` does.
+
+    The outermost session of a task, which begins with its first statement and often has nothing to
+    commit, does it in fewer steps: many live for one statement.
+    """
+
+    def __init__(self, database: Database | None, read_only: bool) -> None:
+        self._given = database
+        self._read_only = read_only
+        self._opened = False
+        self._nested: AbstractContextManager[Session] | None = None
+
+    async def __aenter__(self) -> AsyncSession:
+        target = self._database = await async_database(self._given or proxy.obj)
+        state = self._state = target._state._current()
+        if not state.transactions:
+            self._opened = state.closed
+            self._connection = await target.make_ready(read_only=self._read_only)
         try:
-            try:
-                yield session
-            finally:
-                await session.end_streams()
-        except BaseException as error:
-            await _finish(scope, type(error), error, error.__traceback__)
+            if state.transactions or not target.begins_late():
+                self._nested = open_session(target, read_only=self._read_only)
+                session = await bridged(self._nested.__enter__)
+            else:
+                self._transaction = self._begun(target)
+                enter(target)
+                session = Session(target, read_only=self._read_only)
+        except BaseException:
+            await self._release()
             raise
-        else:
-            await _finish(scope, None, None, None)
-    finally:
-        if opened and not target.in_transaction():
-            await target.aclose()
+        self._session = AsyncSession(session)
+        return self._session
 
+    def _begun(self, target: Any) -> Any:
+        transaction = (ReadOnlyTransaction if self._read_only else peewee._transaction)(target)
+        transaction.__enter__()
+        return transaction
 
-async def _finish(scope: AbstractContextManager[Session], *exc_info: Any) -> None:
-    await bridged(scope.__exit__, *exc_info)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            await self._session.end_streams()
+        except BaseException as error:
+            await self._end(type(error), error, error.__traceback__)
+            raise
+        await self._end(*exc_info)
+
+    async def _end(self, *exc_info: Any) -> None:
+        try:
+            if self._nested is not None:
+                await bridged(self._nested.__exit__, *exc_info)
+            else:
+                await self._end_outermost(*exc_info)
+        finally:
+            await self._release()
+
+    async def _end_outermost(self, *exc_info: Any) -> None:
+        target, state = self._database, self._state
+        self._session.sync_session.end()
+        try:
+            if not state.commit_callbacks and target.end_quietly(self._connection):
+                state.transactions.pop()
+            else:
+                await bridged(self._transaction.__exit__, *exc_info)
+        finally:
+            leave(target)
+
+    async def _release(self) -> None:
+        if self._opened and not self._state.transactions:
+            await self._database.aclose()
 
 
 async def run_in_async_transaction(

@@ -138,6 +138,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     _reads_alone = True
     _unanswered = False
     _ending = False
+    _end_is_due = False
 
     def begin_with(
         self, begin: Callable[[sqlite3.Connection], object], *, read_only: bool = False
@@ -149,17 +150,28 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         """Whether the transaction begins with the next statement."""
         return self._begin is not None
 
-    def end_soon(self) -> bool:
-        """End a transaction that has written nothing, in its turn; False where one may have."""
+    def end_soon(self, *, others_wait: bool) -> bool:
+        """End a transaction that has written nothing, in its turn; False where one may have.
+
+        Where others wait for the connection, the next one's first statement takes it along.
+        """
         if self._begin is not None:
             self._begin = None
             return True
         only_read = self._read_only or (self._reads_alone and not self._unanswered)
         if not only_read or self.stale():
             return False
-        self.conn._tx.put_nowait((None, functools.partial(self._end, self.conn._conn)))
-        self._ending = True
+        self._ending = self._end_is_due = True
+        if others_wait:
+            asyncio.get_running_loop().call_later(0, self._post_end)
+        else:
+            self._post_end()
         return True
+
+    def _post_end(self) -> None:
+        if self._end_is_due and not self.stale():
+            self._end_is_due = False
+            self.conn._tx.put_nowait((None, functools.partial(self._end, self.conn._conn)))
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
         self._reads_alone = False
@@ -178,10 +190,11 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         """The result of `fn(connection, sql, *args)`, called in the connection's thread."""
         begin, self._begin = self._begin, None
         forbid = self._read_only and not self._reads_alone and not self._forbidden
+        end_first, self._end_is_due = self._end_is_due, False
         self._unanswered, self._ending = True, False
         try:
             answer = await self.conn._execute(
-                self._call, self.conn._conn, begin, forbid, fn, sql, *args
+                self._call, self.conn._conn, end_first, begin, forbid, fn, sql, *args
             )
         except asyncio.CancelledError:
             # Else the rollback would have to wait for the statement.
@@ -197,18 +210,24 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         self._unanswered = False
         return cast("T", answer)
 
-    async def settle(self) -> bool:
-        """Whether it can be used again; what a cancelled task has left open is rolled back."""
+    def is_clean(self) -> bool:
+        """Whether no transaction is open, nor a statement under way."""
         if self.stale():
             return False
-        if not self._ending and (self._unanswered or self.conn._conn.in_transaction):
-            # Behind whatever a cancelled task has left in the thread's queue.
-            try:
-                await self.conn._execute(self._end, self.conn._conn)
-            except sqlite3.Error:
-                return False
-        self._begin, self._unanswered = None, False
-        return not self.stale()
+        self._begin = None
+        return self._ending or not (self._unanswered or self.conn._conn.in_transaction)
+
+    async def clean(self) -> bool:
+        """Roll back what a cancelled task has left open; whether it can be used again."""
+        if self.stale():
+            return False
+        try:
+            # Behind whatever that task has left in the thread's queue.
+            await self.conn._execute(self._end, self.conn._conn)
+        except sqlite3.Error:
+            return False
+        self._unanswered = False
+        return True
 
     def stop(self) -> None:
         """Close without waiting for it."""
@@ -219,11 +238,14 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     def _call(
         self,
         connection: sqlite3.Connection,
+        end_first: bool,
         begin: Callable[[sqlite3.Connection], object] | None,
         forbid: bool,
         fn: Callable[..., T],
         *args: Any,
     ) -> T:
+        if end_first:
+            self._end(connection)
         if begin is not None:
             try:
                 begin(connection)

@@ -55,7 +55,11 @@ class Places:
 
     def is_wanted(self) -> bool:
         """Whether a connection that comes back now would be used again."""
-        return len(self.idle) < self._kept or any(not future.done() for future in self._waiting)
+        return len(self.idle) < self._kept or self.has_waiters()
+
+    def has_waiters(self) -> bool:
+        """Whether a task waits for a place."""
+        return any(not future.done() for future in self._waiting)
 
     def give_back(self, connection: Any) -> None:
         """Give a place back, with a connection that can be used or None."""

@@ -758,15 +758,26 @@ def using(database: Database) -> Iterator[Database]:
             f"using() takes a database from create_database(), not {type(database).__name__}",
             "database",
         )
-    _current.set((*_current.get(), database))
+    enter(database)
     was_closed = database.is_closed()
     try:
         yield database
     finally:
-        # Blocks may end in another order than they began in.
-        open_here = list(_current.get())[::-1]
-        if database in open_here:  # not where a generator is ended in another context
-            open_here.remove(database)
-            _current.set(tuple(open_here[::-1]))
+        leave(database)
         if was_closed and not database.in_transaction():
             database.release()
+
+
+def enter(database: Database) -> None:
+    """Point the proxy at `database`, until `leave()`, for this thread or task alone."""
+    _current.set((*_current.get(), database))
+
+
+def leave(database: Database) -> None:
+    """Point the proxy at what it stood for before `enter()`."""
+    # Blocks may end in another order than they began in.
+    open_here = _current.get()
+    if database not in open_here:
+        return  # a generator is ended in another context
+    last = len(open_here) - 1 - open_here[::-1].index(database)
+    _current.set(open_here[:last] + open_here[last + 1 :])

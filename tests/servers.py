@@ -91,6 +91,7 @@ def end(server: Server, pid: int) -> None:
 def make_entries(server: Server) -> None:
     """An empty table `entries` in the server's own database."""
     with AdminCursor(server.url) as cursor:
+        cursor.execute("SET lock_timeout = '30s'")  # else what an earlier test has left hangs this
         cursor.execute("DROP TABLE IF EXISTS entries")
         cursor.execute("CREATE TABLE entries (number INTEGER PRIMARY KEY, value INTEGER DEFAULT 0)")
 
