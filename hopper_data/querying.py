@@ -516,20 +516,21 @@ def after_cursor(
         return Expression(
             EnclosedNodeList([key.field for key in keys]), operator, EnclosedNodeList(values)
         )
+    first, start = keys[0], values[0]
+    edge = None
+    if not first.field.null and start is not None:
+        # So that an index on the first key is walked. What is not behind it is equal then.
+        edge = Expression(first.expression, OP.LTE if first.descending else OP.GTE, start)
     alternatives: list[Any] = []
     equal: list[Node] = []
     for key, value in zip(keys, values, strict=True):
         behind = _behind(key, value)
         if behind is not None:
             alternatives.append(reduce(and_, [*equal, behind]))
-        equal.append(_same(key, value))
+        if edge is None or key is not first:
+            equal.append(_same(key, value))
     found: Node = reduce(or_, alternatives)
-    first, start = keys[0], values[0]
-    if not first.field.null and start is not None:
-        # Says again what follows from the rest, so that an index on the first key is walked.
-        edge = Expression(first.expression, OP.LTE if first.descending else OP.GTE, start)
-        found = edge & found
-    return found
+    return found if edge is None else edge & found
 
 
 def _is_row_value(keys: Sequence[OrderKey]) -> bool:
@@ -547,9 +548,11 @@ def outline_after(keys: Sequence[OrderKey], cursor: Any) -> Outline | None:
         found.append(node.value)
     if _is_row_value(keys):
         return Outline(("after",), found)
-    edge = [] if keys[0].field.null else found[:1]
-    alternatives = [value for place in range(len(found)) for value in found[: place + 1]]
-    return Outline(("after",), [*edge, *alternatives])
+    if keys[0].field.null:
+        parts = [found[: place + 1] for place in range(len(found))]
+    else:
+        parts = [found[:1], found[:1], *(found[1 : place + 1] for place in range(1, len(found)))]
+    return Outline(("after",), [value for part in parts for value in part])
 
 
 def _behind(key: OrderKey, value: Node | None) -> Any:
@@ -568,16 +571,13 @@ def _same(key: OrderKey, value: Node | None) -> Any:
 def _read_cursor(
     keys: Sequence[OrderKey], cursor: Any, name: str, scope: str = ""
 ) -> list[Node | None]:
-    problem = ValidationError(
-        f"{name} {shorten(cursor)} is not a cursor; give the `next` of a page", name
-    )
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         signature, values, *scopes = json.loads(base64.urlsafe_b64decode(padded))
     except (TypeError, ValueError, RecursionError):
-        raise problem from None
+        raise _no_cursor(cursor, name) from None
     if not isinstance(signature, str) or not isinstance(values, list):
-        raise problem
+        raise _no_cursor(cursor, name)
     if signature != _signature(keys):
         raise ValidationError(
             f"{name} is a cursor of the order {shorten(signature)}, the page is asked for in "
@@ -585,10 +585,16 @@ def _read_cursor(
             name,
         )
     if len(values) != len(keys):
-        raise problem
+        raise _no_cursor(cursor, name)
     if scopes != ([scope] if scope else []):
         raise ValidationError(f"{name} is a cursor of other rows; begin without one", name)
     try:
         return [key.decode(value) for key, value in zip(keys, values, strict=True)]
     except (TypeError, ValueError, OverflowError, ValidationError):
-        raise problem from None
+        raise _no_cursor(cursor, name) from None
+
+
+def _no_cursor(cursor: Any, name: str) -> ValidationError:
+    return ValidationError(
+        f"{name} {shorten(cursor)} is not a cursor; give the `next` of a page", name
+    )
