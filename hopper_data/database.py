@@ -148,7 +148,8 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return rows
 
     def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
-        self._forbid_now()
+        if getattr(self._guard, "forbids_late", False):
+            self._forbid_now()
         connection = self._state.conn
         if connection is None or not connection.in_transaction or self._is_watched():
             return super().send(sql, params)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import peewee
@@ -201,23 +199,27 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-@contextmanager
-def translated(database: Described) -> Iterator[None]:
+class translated:  # noqa: N801  # reads as what it does
     """Turn what Peewee and the drivers raise into our errors, the original as the cause.
 
     The cause keeps its class and its code, and of its text the first line alone.
     """
-    try:
-        yield
-    except DatabaseError:
-        raise
-    except Exception as error:
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Described) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None or isinstance(error, DatabaseError) or not isinstance(error, Exception):
+            return
         # The drivers are not imported here, and Peewee does not wrap all that they raise.
         ours = isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError)
-        if not ours and not type(error).__module__.startswith(("psycopg2", "asyncpg")):
-            raise
-        failure = translate(error, database)
-        raise failure from without_values(error)
+        if ours or type(error).__module__.startswith(("psycopg2", "asyncpg")):
+            raise translate(error, self._database) from without_values(error)
 
 
 def without_values(error: Any) -> BaseException:

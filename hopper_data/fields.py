@@ -562,6 +562,8 @@ def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
     Text enums, aware datetimes (ISO 8601 with Z) and UUIDs are written as text. JSON has one kind
     of number: 2.0 is 2, so that equal documents are found by each other on both backends.
     """
+    if value.__class__ is str:  # what there is most of
+        return _check_text(value, field)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

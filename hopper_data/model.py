@@ -494,10 +494,12 @@ def normalize_row(
 
     Without `partial`, defaults are filled in and what is missing is an error.
     """
-    row: dict[str, Any] = {} if partial else model._meta.get_default_dict()
-    now: datetime | None = None
+    row: dict[str, Any] = {} if partial else _defaults(model, values)
+    known = model._meta.combined
     for name, value in values.items():
-        field = find_field(model, name)
+        field = known.get(name)
+        if field is None or name == "__composite_key__":
+            raise unknown_name(model, name)
         if value is None and not field.null and not partial and field.default is not None:
             continue
         if value is None and partial and not field.null:
@@ -507,16 +509,42 @@ def normalize_row(
         row[field.name] = value if value is None else field.normalize(value)
     if partial:
         return row
-    for name in ("created_at", "updated_at"):
-        # One moment for both, so that a new row says that nothing has changed it.
-        if name in row and name not in values:
-            now = now or row[name]
-            row[name] = now
     error = missing_fields(model, row)
     if error:
         raise error
     check_rules(model, row)
     return row
+
+
+def _defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new row has of itself, as far as `values` do not say."""
+    fixed, made, moments = model._meta.derived(_split_defaults)
+    row: dict[str, Any] = fixed.copy()
+    for name, make in made:
+        if values.get(name) is None:
+            row[name] = make()
+    moment: Any = None
+    for name, make in moments:
+        # One moment for both, so that a new row says that nothing has changed it.
+        if values.get(name) is None:
+            row[name] = moment = moment or make()
+    return row
+
+
+def _split_defaults(model: type[BaseModel]) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Defaults that are values, those that are made, and those of `created_at`, `updated_at`."""
+    defaults = [
+        (field.name, field.default)
+        for field in model._meta.sorted_fields
+        if field.default is not None
+    ]
+    made = [(name, default) for name, default in defaults if callable(default)]
+    stamps = ("created_at", "updated_at")
+    return (
+        {name: default for name, default in defaults if not callable(default)},
+        [(name, make) for name, make in made if name not in stamps],
+        [(name, make) for name, make in made if name in stamps],
+    )
 
 
 def check_rules(model: type[BaseModel], row: Mapping[str, Any]) -> None:

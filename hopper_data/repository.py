@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import peewee
 from peewee import SQL
@@ -189,8 +190,10 @@ class Repository(Generic[M]):
     def create(self, /, **fields: Any) -> M:
         """Insert a row and return it. `IntegrityError` when a key is taken or a parent missing."""
         row = normalize_row(self.model, fields)
-        with self._explaining([row], new=True):
+        try:
             self._insert([row])
+        except ConstraintViolation as violation:
+            self._explain(violation, [row], new=True)
         return self._make(row)
 
     def update(self, id: Any, /, **fields: Any) -> M | None:
@@ -203,9 +206,14 @@ class Repository(Generic[M]):
         changes = self._changes(fields)
         if not changes:
             return self.get(id)
-        self._stamp([(key, changes)])
-        with self._explaining([{**key, **changes}]):
+        if "updated_at" in changes or "updated_at" not in self.model._meta.fields:
+            self._stamp([(key, changes)])
+        else:
+            changes["updated_at"] = utcnow()
+        try:
             rows = self._update(key, changes)
+        except ConstraintViolation as violation:
+            self._explain(violation, [{**key, **changes}])
         if not rows:
             self._refused(id, changes)
             return None
@@ -226,8 +234,8 @@ class Repository(Generic[M]):
                 {field: field.sources(changes[field.name]) for field in guarded},
             ),
         )
-        values = [rowsets.encoded(self._field(name), value) for name, value in changes.items()]
-        return self._models(sql, [*values, *self._encoded(key)])
+        values = fastpath.parameters(model, {**changes, **key})
+        return fastpath.build_models(model, database.send(sql, values).fetchall())
 
     def _update_by_peewee(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
         query = self.model.update({self._field(name): value for name, value in changes.items()})
@@ -290,8 +298,8 @@ class Repository(Generic[M]):
         sql = rowsets.upsert_row_sql(
             self.database, self.model, inserted, updated or list(target), target, guards
         )
-        values = [rowsets.encoded(field, row.get(field.name)) for field in inserted]
-        found = self._models(sql, values)
+        values = {field.name: row.get(field.name) for field in inserted}
+        found = self._models(sql, fastpath.parameters(self.model, values))
         if not found:
             terms = [field == row[field.name] for field in target]
             stored = self._first(self._select().where(*terms))
@@ -556,7 +564,7 @@ class Repository(Generic[M]):
         }
 
     def _encoded(self, key: Mapping[str, Any]) -> list[Any]:
-        return [self._field(name).encode(value) for name, value in key.items()]
+        return fastpath.parameters(self.model, key)
 
     def _terms(self, key: Mapping[str, Any]) -> list[Any]:
         return [
@@ -571,7 +579,7 @@ class Repository(Generic[M]):
     def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         fixed = self.model._meta.derived(_fixed_names)
         changes = normalize_row(self.model, fields, partial=True)
-        for name in changes:
+        for name in () if fixed.isdisjoint(changes) else changes:
             if name in fixed:
                 shown = public_name(self._field(name))
                 raise ValidationError(f"{self.model.__name__} {shown} never changes", shown)
@@ -652,8 +660,25 @@ class Repository(Generic[M]):
             )
         return found
 
-    def _explaining(self, rows: Sequence[Mapping[str, Any]], *, new: bool = False) -> _Explaining:
-        return _Explaining(self, rows, new=new)
+    @contextmanager
+    def _explaining(
+        self, rows: Sequence[Mapping[str, Any]], *, new: bool = False
+    ) -> Iterator[None]:
+        try:
+            yield
+        except ConstraintViolation as violation:
+            self._explain(violation, rows, new=new)
+
+    def _explain(
+        self,
+        violation: ConstraintViolation,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        new: bool = False,
+    ) -> NoReturn:
+        """Put a refusal of the database into the words of the rows that were written."""
+        error = explain(violation, self.model, rows, self.database, new=new)
+        raise error from (violation.__cause__ or violation)
 
 
 def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
@@ -664,26 +689,6 @@ def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
 def _fixed_names(model: Any) -> frozenset[str]:
     """The fields that no update may set."""
     return frozenset(field.name for field in model._meta.get_primary_keys()) | {"created_at"}
-
-
-class _Explaining:
-    """Puts a refusal of the database into the words of the rows that were written."""
-
-    __slots__ = ("_new", "_repository", "_rows")
-
-    def __init__(
-        self, repository: Repository[Any], rows: Sequence[Mapping[str, Any]], *, new: bool
-    ) -> None:
-        self._repository, self._rows, self._new = repository, rows, new
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, violation: Any, traceback: Any) -> None:
-        if isinstance(violation, ConstraintViolation):
-            model, database = self._repository.model, self._repository.database
-            error = explain(violation, model, self._rows, database, new=self._new)
-            raise error from (violation.__cause__ or violation)
 
 
 def check_count(value: Any, name: str) -> int:

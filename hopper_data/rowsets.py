@@ -14,7 +14,7 @@ from typing import Any
 import peewee
 
 from hopper_data.database import Database
-from hopper_data.fields import JSONField, JSONText, dump_json
+from hopper_data.fields import JSONField, dump_json
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
 
@@ -137,16 +137,8 @@ def delete_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]
     return count
 
 
-def encoded(field: Any, value: Any) -> Any:
-    """A normalized value as a parameter of a statement written by hand."""
-    if value is None:
-        return None
-    result = field.encode(value)
-    return result.text if isinstance(result, JSONText) else result
-
-
 def placeholder(field: Any, database: Database) -> str:
-    """The placeholder for such a parameter."""
+    """The placeholder for a parameter of a statement that is written by hand."""
     if isinstance(field, JSONField) and database.dialect == "postgresql":
         return "CAST(%s AS JSONB)"
     return str(database.param)

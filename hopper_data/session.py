@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopper_data.config import DatabaseConfig
-from hopper_data.database import Database, create_database, proxy, using
+from hopper_data.database import Database, create_database, enter, leave, proxy
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, ValidationError, shorten
 from hopper_data.statements import bind_parameters, check_sql, control_word, refuse_end
@@ -117,16 +117,16 @@ def open_session(database: Database, *, read_only: bool = False) -> Iterator[Ses
     """A session on `database`: a transaction, or a savepoint inside of one."""
     outermost = database.transaction_depth() == 0
     opened = database.connect(reuse_if_open=True) if outermost else False
+    enter(database)
     try:
-        with using(database):
-            scope = database.read_only() if read_only else database.atomic()
-            with scope:
-                session = Session(database, read_only=read_only, nested=not outermost)
-                try:
-                    yield session
-                finally:
-                    session.end()
+        with database.read_only() if read_only else database.atomic():
+            session = Session(database, read_only=read_only, nested=not outermost)
+            try:
+                yield session
+            finally:
+                session.end()
     finally:
+        leave(database)
         if opened:
             database.release()
 

@@ -11,7 +11,7 @@ needed. What a repository answers is the same without it, which `disabled()` is 
 
 from hopper_data.fastpath.reading import build_models, without_collection
 from hopper_data.fastpath.statements import Outline, Statements, disabled, is_enabled
-from hopper_data.fastpath.writing import row_parameters
+from hopper_data.fastpath.writing import parameters, row_parameters
 
 __all__ = [
     "Outline",
@@ -19,6 +19,7 @@ __all__ = [
     "build_models",
     "disabled",
     "is_enabled",
+    "parameters",
     "row_parameters",
     "without_collection",
 ]

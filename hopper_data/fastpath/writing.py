@@ -9,7 +9,7 @@ from hopper_data import fields as kinds
 from hopper_data.fields import dump_json
 from hopper_data.model import BaseModel
 
-__all__ = ["row_parameters"]
+__all__ = ["parameters", "row_parameters"]
 
 Encode = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
@@ -23,12 +23,26 @@ def row_parameters(model: type[BaseModel], row: Mapping[str, Any]) -> tuple[Any,
     return encode(row)
 
 
+def parameters(model: type[BaseModel], values: Mapping[str, Any]) -> list[Any]:
+    """The parameters for some normalized values by field name, in their order."""
+    encoders = model._meta.derived(_encoders)
+    return [
+        value if value is None or (encode := encoders[name]) is None else encode(value)
+        for name, value in values.items()
+    ]
+
+
+def _encoders(model: type[BaseModel]) -> dict[str, Callable[[Any], Any] | None]:
+    return {field.name: _encoder(field) for field in model._meta.sorted_fields}
+
+
 def _make_encoder(model: type[BaseModel]) -> Encode:
     names: dict[str, Any] = {}
     items = []
+    encoders = model._meta.derived(_encoders)
     fields = [field for field in model._meta.sorted_fields if not field.auto_increment]
     for number, field in enumerate(fields):
-        encode = _encoder(field)
+        encode = encoders[field.name]
         value = f"get({field.name!r})"
         if encode is not None:
             names[f"encode{number}"] = encode

@@ -155,9 +155,14 @@ class AcyclicRepository(Repository[M]):
     references: ClassVar[References]
 
     def _insert(self, rows: list[dict[str, Any]]) -> None:
+        if len(rows) == 1 and not rows[0].get(self.references.field):
+            super()._insert(rows)
+            return
         self._without_circle(rows, lambda: super(AcyclicRepository, self)._insert(rows))
 
     def _update(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
+        if not changes.get(self.references.field):
+            return super()._update(key, changes)
         return self._without_circle(
             [{**key, **changes}], lambda: super(AcyclicRepository, self)._update(key, changes)
         )

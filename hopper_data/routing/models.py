@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
 _id_lock = threading.Lock()
 _last_id = 0
 
@@ -60,8 +61,8 @@ def new_task_id() -> str:
     number = (int(time.time() * 1000) << 36) | chance
     with _id_lock:
         _last_id = number = max(number, _last_id + 1)
-    digits = [_ALPHABET[(number >> shift) & 31] for shift in range(75, -1, -5)]
-    return "task-" + "".join(digits)
+    pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(70, -1, -10)]
+    return "task-" + "".join(pairs)
 
 
 class Project(BaseModel):
