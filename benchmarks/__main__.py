@@ -21,7 +21,7 @@ from benchmarks.operations import OPERATIONS
 from benchmarks.page import duration, write_page
 from benchmarks.results import Results
 from benchmarks.sources import FromFile, MadeUp, Source
-from benchmarks.timing import QUICK, USUAL
+from benchmarks.timing import GROWTH, QUICK, USUAL
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 ON_TASKS = (*(operation.key for operation in OPERATIONS), *gets.TITLES)
@@ -70,7 +70,7 @@ def _usual_keys(options: argparse.Namespace) -> set[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
-    console.width = max(console.width, 140)
+    console.width = max(console.width, 150)
     results = Results(options.size)
     source = FromFile(options.tasks) if options.tasks else MadeUp()
     if isinstance(source, FromFile):
@@ -129,8 +129,9 @@ class Run:
     def on_tables(self, backend: str, size: int) -> None:
         """Everything at the main size; at others what they may make slower."""
         quick, keys = self.options.quick, self.options.keys
+        effort = QUICK if quick else USUAL
         if size != self.options.size:
-            keys = keys & {each.key for each in OPERATIONS if each.grows}
+            effort, keys = GROWTH, keys & {each.key for each in OPERATIONS if each.grows}
         if not keys & {*ON_TASKS, upkeep.KEY}:
             return
         self.say(f"{backend}: {size:,} tasks are made")
@@ -139,7 +140,6 @@ class Run:
         for operation in OPERATIONS:
             if operation.key in keys:
                 self.say(f"{backend}: {size:,} tasks, {operation.title_for(world)}")
-                effort = QUICK if quick else USUAL
                 self.results.measured.append(measure(world, operation, effort))
         for key, title in gets.TITLES.items():
             if key in keys:
