@@ -14,7 +14,15 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
@@ -703,7 +711,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         self._note_time(sql, start)
         return rows
 
-    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+    def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         if self.in_memory:
             yield from self.execute_sql(sql, params)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -173,7 +173,7 @@ class Database(PooledConnections):
         """Inside the block, what needs much room takes it on disk, not in memory."""
         return nullcontext()
 
-    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+    def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         """The rows of a query one by one, without holding all of them."""
         yield from self.execute_sql(sql, params)
 

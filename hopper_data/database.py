@@ -12,7 +12,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -206,7 +206,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             with suppress(DatabaseError):
                 self.execute_sql("PRAGMA temp_store = MEMORY")
 
-    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+    def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         with self.sorting_on_disk():  # it sorts before the first row
             rows = self.execute_sql(sql, params)
         yield from rows
@@ -591,7 +591,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             retryable=False,
         )
 
-    def stream(self, sql: str, params: Any) -> Iterator[Any]:
+    def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         name = f"hopper_stream_{uuid4().hex}"
         self.execute_sql(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
         transaction = self._state.transactions[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -526,10 +526,13 @@ class Repository(Generic[M]):
 
     def _stream(self, query: Any) -> Iterator[M]:
         sql, params = self.database.get_sql_context().sql(query).query()
-        for chunk in rowsets.chunks(self.database.stream(sql, params), _STREAMED):
-            for model in self._build(chunk):
-                yield model
-                _ = self.database  # refuses where the session has ended meanwhile
+        # Closed by hand: what is raised while Python throws a generator away, a task that is
+        # cancelled too, is lost.
+        with closing(self.database.stream(sql, params)) as rows:
+            for chunk in rowsets.chunks(rows, _STREAMED):
+                for model in self._build(chunk):
+                    yield model
+                    _ = self.database  # refuses where the session has ended meanwhile
 
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""

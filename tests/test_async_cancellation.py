@@ -189,6 +189,30 @@ def test_a_stream_whose_task_is_cancelled_leaves_nothing(database: Database) -> 
         assert TaskRepository(session).count() == 1500
 
 
+def test_a_task_that_ends_a_stream_hears_that_it_is_cancelled(database: Database) -> None:
+    with open_session(database) as session:
+        TaskRepository(session).bulk_create([{"title": "before"} for _ in range(600)])
+
+    async def leave_early() -> None:
+        async with open_async_session(database) as session:
+            async for _ in AsyncTaskRepository(session).iterate():
+                break
+            await AsyncTaskRepository(session).create(title="x")
+
+    async def work() -> None:
+        step = 0
+        while True:
+            step += 1
+            task = asyncio.create_task(run_cancelling(leave_early(), {step}))
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(result, int):
+                assert result < step
+                return
+            assert isinstance(result, asyncio.CancelledError)
+
+    asyncio.run(work())
+
+
 ENDLESS = {
     "postgresql": "SELECT pg_sleep(1000000)",
     "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT MAX(x) "
