@@ -649,14 +649,13 @@ class Repository(Generic[M]):
         sql = (
             f"SELECT {rowsets.columns([*fields, field])} "
             f"FROM {rowsets.table_name(self.model, self.database)} "
-            f"WHERE ({rowsets.columns(fields)}) IN "
-            f"(SELECT {rowsets.columns(fields, 'v.')} FROM {rowsets.rowset(self.database, fields)})"
+            f"WHERE {rowsets.is_among(self.database, fields)}"
             # In one order for all, so that no two writers wait for each other.
             f" ORDER BY {rowsets.columns(fields)}{lock}"
         )
         found: list[tuple[Any, ...]] = []
         for chunk in rowsets.chunks(keys):
-            cursor = self.database.execute_sql(sql, (rowsets.document(fields, chunk),))
+            cursor = self.database.execute_sql(sql, (rowsets.key_document(fields, chunk),))
             found.extend(
                 tuple(f.python_value(v) for f, v in zip([*fields, field], row, strict=True))
                 for row in cursor.fetchall()

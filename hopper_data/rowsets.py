@@ -76,6 +76,28 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def is_among(database: Database, fields: Sequence[Any]) -> str:
+    """The condition that a row has one of the keys of a parameter, made by `key_document()`."""
+    if len(fields) > 1:
+        keys = f"SELECT {columns(fields, 'v.')} FROM {rowset(database, fields)}"
+    elif database.dialect == "sqlite":
+        keys = f"SELECT value FROM json_each({database.param})"
+    else:
+        kind, _, collation = pg_type(fields[0], database.get_sql_context()).partition(" COLLATE ")
+        keys = f"SELECT CAST(value AS {kind}){f' COLLATE {collation}' if collation else ''} "
+        keys += f"FROM jsonb_array_elements_text(CAST({database.param} AS JSONB))"
+    return f"({columns(fields)}) IN ({keys})"
+
+
+def key_document(fields: Sequence[Any], keys: Iterable[Row]) -> str:
+    """Keys as the JSON that `is_among()` reads."""
+    if len(fields) > 1:
+        return document(fields, keys)
+    name, encode = fields[0].name, fields[0].encode
+    values = [key.get(name) for key in keys]
+    return dump_json([value if value is None else encode(value) for value in values])
+
+
 def table_name(model: type[Any], database: Database) -> str:
     """The quoted name of a model's table in a database."""
     return ".".join(f'"{part}"' for part in model._meta.path(database))
@@ -127,13 +149,10 @@ def update_rows(
 def delete_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]) -> int:
     """Delete the rows with the given keys; the number of rows that were there."""
     keys = model._meta.get_primary_keys()
-    statement = (
-        f"DELETE FROM {table_name(model, database)} WHERE ({columns(keys)}) IN "
-        f"(SELECT {columns(keys, 'v.')} FROM {rowset(database, keys)})"
-    )
+    statement = f"DELETE FROM {table_name(model, database)} WHERE {is_among(database, keys)}"
     count = 0
     for chunk in chunks(rows):
-        count += database.execute_sql(statement, (document(keys, chunk),)).rowcount
+        count += database.execute_sql(statement, (key_document(keys, chunk),)).rowcount
     return count
 
 
