@@ -78,7 +78,7 @@ def _work(operation: Operation, world: World, contender: Contender) -> Work:
         functools.partial(operation.run, contender),
         functools.partial(operation.arguments, world),
         functools.partial(operation.undo, world) if operation.undo else _nothing,
-        contender.reading if operation.reads else None,
+        contender.reading if operation.reads and not operation.alone else None,
     )
 
 

@@ -36,6 +36,7 @@ class Operation:
     `run(contender, arguments)` is timed; `arguments(world, round)` and `undo(world, answer)` are
     not. `times` is how often it does the thing. `differs` are columns in which the answers of two
     contenders need not be the same. `prepared` is one that PostgreSQL's driver may also prepare.
+    One that is `alone` reads outside of the session that others read in.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Operation:
     undo: Callable[[World, Any, Any], None] | None = None
     differs: Sequence[str] = ()
     prepared: bool = False
+    alone: bool = False
 
     def title_for(self, world: World) -> str:
         """The title, with the numbers of this world."""
@@ -146,6 +148,7 @@ OPERATIONS = (
         times=50,
         grows=False,
         prepared=True,
+        alone=True,
     ),
     Operation(
         "create",

@@ -50,6 +50,17 @@ def test_everybody_gives_the_same_answers(world: World) -> None:
         check(world, operation)
 
 
+def test_a_session_of_its_own_is_inside_no_other(world: World) -> None:
+    operation, depths = BY_KEY["session"], []
+
+    def run(contender: Any, ids: Any) -> Any:
+        depths.append(world.database.transaction_depth())
+        return operation.run(contender, ids)
+
+    check(world, replace(operation, run=run))
+    assert {*depths} == {0}
+
+
 @pytest.fixture
 def real_tasks(tmp_path: Path) -> Path:
     """A file of eight tasks, with all that a text may have."""
