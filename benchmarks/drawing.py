@@ -54,10 +54,12 @@ def _used(panels: Mapping[str, Mapping[str, Curve]]) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> Iterable[str]:
-    for place, name in enumerate(names):
-        x, (color, dashes) = 10 + place * 120, STYLES[name]
+    x = 10
+    for name in names:
+        color, dashes = STYLES[name]
         yield _path(f"M{x} 37h24", color, dashes)
         yield _text(x + 30, 41, name, color=color)
+        x += 54 + 7 * len(name)
 
 
 def _range(curves: Mapping[str, Curve]) -> tuple[int, int]:

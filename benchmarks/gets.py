@@ -30,7 +30,7 @@ WRITING_KEY = "async-writing"
 GETS = 50
 TITLES = {
     KEY: f"{GETS} concurrent asynchronous gets",
-    WRITING_KEY: f"{GETS} of them in sessions that may write",
+    WRITING_KEY: f"{GETS} asynchronous gets, sessions may write",
 }
 GOALS = {"sqlite": 1.4, "postgresql": 1.3}
 _POOL = 20
