@@ -174,6 +174,8 @@ def test_a_run_writes_a_page_and_its_curves(
 ) -> None:
     page = tmp_path / "performance.md"
     monkeypatch.setattr("benchmarks.__main__.sizes", lambda _: [100, 200])
+    for effort in ("GROWTH", "QUICK"):
+        monkeypatch.setattr(f"benchmarks.__main__.{effort}", Effort(0, 1))
     chosen = "get,page,bulk-update,async"
     arguments = ["--quick", "--backend=sqlite", f"--only={chosen}", "--size=200"]
     assert main([*arguments, f"--page={page}"]) == 0
