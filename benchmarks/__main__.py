@@ -36,7 +36,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=f"Operations: {', '.join(KEYS)}.",
     )
     parser.add_argument("--quick", action="store_true", help="a look, within a minute; no page")
-    parser.add_argument("--full", action="store_true", help="curves up to 1,000,000 tasks, too")
+    parser.add_argument(
+        "--full", action="store_true", help="curves up to 1,000,000 tasks, and of writes"
+    )
     parser.add_argument("--size", type=int, help="how many tasks (100,000; with --quick 10,000)")
     parser.add_argument(
         "--tasks", metavar="FILE", type=Path, help="real ones, as `hopper-data import` takes them"
@@ -131,7 +133,7 @@ class Run:
         quick, keys = self.options.quick, self.options.keys
         effort = QUICK if quick else USUAL
         if size != self.options.size:
-            effort, keys = GROWTH, keys & {each.key for each in OPERATIONS if each.grows}
+            effort, keys = GROWTH, keys & growing(self.options)
         if not keys & {*ON_TASKS, upkeep.KEY}:
             return
         self.say(f"{backend}: {size:,} tasks are made")
@@ -148,6 +150,11 @@ class Run:
         if upkeep.KEY in keys:
             self.say(f"{backend}: {upkeep.TITLE}")
             self.results.upkeep.append(upkeep.measure_upkeep(world))
+
+
+def growing(options: argparse.Namespace) -> set[str]:
+    """What is measured at several sizes; writes, which take their time, in full runs alone."""
+    return {each.key for each in OPERATIONS if each.grows and (each.reads or options.full)}
 
 
 def sizes(options: argparse.Namespace) -> list[int]:
