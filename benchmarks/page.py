@@ -366,17 +366,19 @@ _COSTS = """
 **What is kept.** The SQL of a question is written once for each shape (method, fields and lookups
 of the filters, order, bounds) by Peewee itself, and kept with the repository's class: some
 kilobytes for a shape. After that only values travel. Models are built by code that is made once for
-each model, from its fields.
+each model, from its fields. On PostgreSQL a connection has the statements about one row prepared,
+at most 200 of them, the second time that it runs them.
 
 **A session** takes a connection of the pool and gives it back. A connection that has just answered
 is not asked whether it is alive. On PostgreSQL the transaction begins together with the first
 statement that writes; on SQLite one that may write keeps other writers waiting, `read_only=True`
-does not. The line "each in a session of its own" is what that adds to a read: several reads belong
-in one session.
+does not. What is not a read of a repository has SQLite refuse writes there, and prepare all its
+statements anew. The line "each in a session of its own" is what that adds to a read: several reads
+belong in one session.
 
 **A write** on PostgreSQL stands behind a savepoint, so that a refused statement does not spoil the
-rest of the transaction, as on SQLite. It travels with the statement: no round trip more. Many new
-rows are a COPY there.
+rest of the transaction, as on SQLite; all but the first, after which the transaction begins again.
+It travels with the statement: no round trip more. Many new rows are a COPY there.
 
 **Claims** give a lease with a token, keep the order of the queue, look at dependencies, fail what
 has had all its attempts, and leave an event behind. The driver's SQL does the same but for tasks

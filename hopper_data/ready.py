@@ -31,7 +31,8 @@ class KeyedStatement(str):
         first, *others = text.split("%s")
         numbered = "".join(f"${number}{part}" for number, part in enumerate(others, 1))
         self.prepare = f"PREPARE {name} AS {first}{numbered}; "
-        self.call = f"EXECUTE {name}({', '.join(['%s'] * len(others))})"
+        values = f"({', '.join(['%s'] * len(others))})" if others else ""
+        self.call = f"EXECUTE {name}{values}"
 
 
 class ReadyStatements:

@@ -79,6 +79,15 @@ def test_a_keyed_statement_is_called_by_a_name_made_of_its_text() -> None:
     )
     assert KeyedStatement(str(statement)).call == statement.call
     assert KeyedStatement("SELECT %s").call != statement.call
+    assert KeyedStatement("SELECT 1").call.startswith("EXECUTE hopper_")
+    assert "(" not in KeyedStatement("SELECT 1").call
+
+
+def test_a_statement_without_values_is_kept_too(database: Database) -> None:
+    with open_session(database) as session:
+        for _ in range(3):
+            assert database.send(KeyedStatement("SELECT 1")).fetchall() == [(1,)]
+        assert any(text.startswith("SELECT 1; ") for text in kept(session))
 
 
 def test_what_was_written_stays_when_the_server_has_thrown_it_away(database: Database) -> None:
