@@ -650,9 +650,18 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         connection.begin_with(begin_read_only, read_only=True)
         return None
 
+    def forbid_writes(self) -> Any:
+        if self.in_memory:
+            return super().forbid_writes()
+        with translated(self):
+            return pwasyncio.await_(self._state.conn.forbid())
+
     def allow_writes(self, before: Any) -> None:
-        if before is not None:  # else the end of the transaction has done it
+        if self.in_memory:
             super().allow_writes(before)
+        elif before is False:  # else the end of the transaction does it
+            with translated(self):
+                pwasyncio.await_(self._state.conn.allow())
 
     def commit(self) -> None:
         connection = self._state.conn

@@ -181,6 +181,16 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         """The rows of a query of ours, which writes nothing."""
         return await self._run(_fetch, sql, params)
 
+    async def forbid(self) -> bool:
+        """Refuse writes until `allow()`; whether they were refused before."""
+        before = self._forbidden
+        await self._run(self._forbid, "")
+        return before
+
+    async def allow(self) -> None:
+        """Refuse writes no longer."""
+        await self._run(self._allow, "")
+
     async def begun(self) -> None:
         """Begin the transaction, where that has not been done."""
         self._reads_alone = False
@@ -211,11 +221,12 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         return cast("T", answer)
 
     def is_clean(self) -> bool:
-        """Whether no transaction is open, nor a statement under way."""
+        """Whether no transaction is open, nor a statement under way, and writes are allowed."""
         if self.stale():
             return False
         self._begin = None
-        return self._ending or not (self._unanswered or self.conn._conn.in_transaction)
+        doubtful = self._unanswered or self._forbidden or self.conn._conn.in_transaction
+        return self._ending or not doubtful
 
     async def clean(self) -> bool:
         """Roll back what a cancelled task has left open; whether it can be used again."""
@@ -252,15 +263,22 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
             except sqlite3.Error as error:
                 raise _NotBegunError(error) from error
         if forbid:
-            self._forbidden = True
-            connection.execute("PRAGMA query_only = ON")
+            self._forbid(connection)
         return fn(connection, *args)
 
     def _end(self, connection: sqlite3.Connection) -> None:
         end(connection)
         if self._forbidden:
-            connection.execute("PRAGMA query_only = OFF")
-            self._forbidden = False
+            self._allow(connection)
+
+    def _forbid(self, connection: sqlite3.Connection, sql: str = "") -> None:  # noqa: ARG002
+        # Noted first: the task may be cancelled, and not hear what became of it.
+        self._forbidden = True
+        connection.execute("PRAGMA query_only = ON")
+
+    def _allow(self, connection: sqlite3.Connection, sql: str = "") -> None:  # noqa: ARG002
+        connection.execute("PRAGMA query_only = OFF")
+        self._forbidden = False
 
 
 class _NotBegunError(Exception):
@@ -332,6 +350,8 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
 
     def _undo_and(self, close: Callable[[Any], object]) -> None:
         end(self.conn)
+        if self.conn.execute("PRAGMA query_only").fetchone() == (1,):
+            self.conn.execute("PRAGMA query_only = OFF")
         close(self.conn)
 
     def _execute_here(self, sql: str, params: Any) -> Any:

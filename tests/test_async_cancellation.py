@@ -213,6 +213,38 @@ def test_a_task_that_ends_a_stream_hears_that_it_is_cancelled(database: Database
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("again_after", [None, 1])
+def test_a_read_only_session_that_is_cancelled_keeps_nobody_from_writing(
+    database: Database, nested: bool, again_after: int | None
+) -> None:
+    async def read() -> None:
+        async with open_async_session(database, read_only=True) as session:
+            await session.execute("SELECT 1")
+            await AsyncTaskRepository(session).count()
+
+    async def read_inside() -> None:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(title="x")
+            await read()
+
+    async def work() -> None:
+        step = 0
+        while True:
+            step += 1
+            steps = {step} if again_after is None else {step, step + again_after}
+            reading = run_cancelling(read_inside() if nested else read(), steps)
+            (result,) = await asyncio.gather(asyncio.create_task(reading), return_exceptions=True)
+            assert isinstance(result, int | asyncio.CancelledError), result
+            async with asyncio.timeout(60), open_async_session(database) as session:
+                await AsyncTaskRepository(session).create(title="after")
+            if isinstance(result, int) and result < step:
+                return
+
+    asyncio.run(work())
+    assert titles(database).count("after") > 1
+
+
 ENDLESS = {
     "postgresql": "SELECT pg_sleep(1000000)",
     "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT MAX(x) "
