@@ -26,7 +26,7 @@ docs: $(VENV)/ready ## write docs/schema.md from the models
 async: $(VENV)/ready ## write the asynchronous faces of the repositories from their source
 	$(BIN)/python -m tools.async_faces
 
-bench: $(VENV)/ready ## measure speed, and write docs/performance.md; BENCH=--full or --quick
+bench: $(VENV)/ready ## measure speed, and write docs/performance.md; BENCH=--full, --quick or '--tasks FILE'
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
