@@ -276,15 +276,19 @@ def looked_too_early(error: Exception) -> bool:
     return str(error).startswith("no such table: ")
 
 
+_SHORTEST_WAIT_S, _LONGEST_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.00002, 0.0001, 0.002
+
+
 def begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
     """BEGIN IMMEDIATE, tried again after a short random time for as long as others write.
 
     SQLite's own way to wait sleeps up to 100 ms at a time, so that newcomers overtake, and some
-    writers wait for seconds.
+    writers wait for seconds. Most writes are over in a moment, so the first waits are the shortest.
     """
     from random import uniform
 
     deadline = time.monotonic() + timeout_ms / 1000
+    longest_s = _LONGEST_FIRST_WAIT_S
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         while True:
@@ -295,7 +299,8 @@ def begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > deadline:
                     raise
-            time.sleep(uniform(0.00005, 0.002))  # noqa: S311  # no secret
+            time.sleep(uniform(_SHORTEST_WAIT_S, longest_s))  # noqa: S311  # no secret
+            longest_s = min(1.2 * longest_s, _LONGEST_WAIT_S)
     finally:
         connection.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
 

@@ -110,7 +110,7 @@ class QueueRepository(AcyclicRepository[Task]):
         else:
             values = (self._now(), who, lease_s, limit, *selection)
             claimed = self._models(CLAIM_ON_POSTGRESQL, values)
-        return sorted(claimed, key=_place_in_queue)
+        return claimed if len(claimed) < 2 else sorted(claimed, key=_place_in_queue)
 
     def _claim_on_sqlite(
         self, owner: str, limit: int, selection: Selection, lease_s: float
