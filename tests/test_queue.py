@@ -523,6 +523,21 @@ def test_an_error_is_kept_as_a_text_that_fits(tasks: TaskRepository) -> None:
         tasks.release("a", token(tasks.get_or_raise("a")))
 
 
+def test_a_released_task_may_wait(tasks: TaskRepository, clock: Clock) -> None:
+    then = START - timedelta(days=1)
+    tasks.create(id="a", title="x", run_after=then)
+    assert tasks.release("a", token(claim(tasks))).run_after == then
+    released = tasks.release("a", token(claim(tasks)), retry_in=timedelta(seconds=30))
+    assert (released.status, released.attempts) == ("pending", 0)
+    assert released.run_after == START + timedelta(seconds=30)
+    assert tasks.claim_next("b") == []
+    clock.advance(seconds=30)
+    held = claim(tasks, "b")
+    with pytest.raises(ValidationError, match="retry_in is -1"):
+        tasks.release("a", token(held), retry_in=-1)
+    assert tasks.release("a", token(held), retry_in=0).run_after == clock.now
+
+
 def test_a_released_task_is_pending_and_the_attempt_does_not_count(tasks: TaskRepository) -> None:
     tasks.create(id="a", title="x")
     released = tasks.release("a", token(claim(tasks)))

@@ -157,7 +157,7 @@ def test_a_holder_finds_the_task_by_its_key(session: Session) -> None:
         ("heartbeat", ()),
         ("complete", (None,)),
         ("fail", ("boom", None, 1.0)),
-        ("release", ()),
+        ("release", (None,)),
     ):
         if (dialect, verb) != ("postgresql", "complete"):
             steps = plan(session, holder_sql(dialect, verb), (now(session), "1", "token", *values))

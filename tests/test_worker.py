@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -135,6 +136,28 @@ def test_a_handler_may_give_its_task_back(database: Database, run: Run) -> None:
     assert run(worker, handle) == 0
     task = stored(database)["not now"]
     assert (task.status, task.attempts, task.owner, task.last_error) == ("pending", 0, None, None)
+
+
+def test_what_is_given_back_is_not_taken_at_once(database: Database, run: Run) -> None:
+    add(database, "later", "now")
+    rests = {"later": timedelta(minutes=1), "now": 0}
+    seen: list[str] = []
+
+    def handle(task: Task) -> None:
+        seen.append(task.title)
+        if seen.count(task.title) == 1:
+            raise GiveBack("not now", retry_in=rests[task.title])
+
+    worker = Worker("a", database=database)
+    assert run(worker, handle, until_empty=True) == 1
+    assert sorted(seen) == ["later", "now", "now"]
+    task = stored(database)["later"]
+    assert (task.status, task.attempts, task.last_error) == ("pending", 0, None)
+    assert task.run_after is not None
+    assert task.run_after > task.updated_at + timedelta(seconds=50)
+    assert GiveBack().retry_in_s == 1
+    with pytest.raises(ValidationError, match="retry_in is -1"):
+        GiveBack(retry_in=-1)
 
 
 def test_a_worker_takes_what_it_is_for(database: Database, run: Run) -> None:

@@ -407,9 +407,9 @@ class AsyncTaskRepository(AsyncRepository[Task]):
         """Give a claimed task up, with the reason; `LeaseLost` when the lease is another's now."""
         return await self.session.run(self._sync.fail, id, token, error, retry_in)
 
-    async def release(self, id: str, token: str | None) -> Task:
+    async def release(self, id: str, token: str | None, retry_in: Duration | None = None) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now."""
-        return await self.session.run(self._sync.release, id, token)
+        return await self.session.run(self._sync.release, id, token, retry_in)
 
     async def get_events(
         self, task_id: str, skip: int = 0, limit: int | None = None

@@ -246,7 +246,10 @@ _BACK_OFF = {
         "least(3600, (10 << least(greatest(attempts - 1, 0), 9)) * (SELECT jitter FROM ask))"
     ),
 }
-_HOLDER_COLUMNS = {"fail": {"error": "TEXT", "delay_s": "FLOAT", "jitter": "FLOAT"}}
+_HOLDER_COLUMNS = {
+    "fail": {"error": "TEXT", "delay_s": "FLOAT", "jitter": "FLOAT"},
+    "release": {"delay_s": "FLOAT"},
+}
 
 
 def _assignments(dialect: str, verb: str) -> str:
@@ -257,7 +260,11 @@ def _assignments(dialect: str, verb: str) -> str:
         return f"status = 'completed', {_NO_LEASE}"
     if verb == "release":
         fewer = "CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END"
-        return f"status = 'pending', owner = NULL, attempts = {fewer}, {_NO_LEASE}"
+        delay_s = "(SELECT delay_s FROM ask)"
+        return (
+            f"status = 'pending', owner = NULL, attempts = {fewer}, {_NO_LEASE}, run_after = "
+            f"CASE WHEN {delay_s} IS NULL THEN run_after ELSE {_later(dialect, delay_s)} END"
+        )
     delay_s = f"coalesce((SELECT delay_s FROM ask), {_BACK_OFF[dialect]})"
     more = "attempts < max_attempts"
     return (

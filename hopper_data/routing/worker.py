@@ -46,7 +46,15 @@ _STUBBORN_S = 5.0  # for a handler that goes on although it is cancelled
 
 
 class GiveBack(Exception):  # it is no error
-    """Raised by a handler to give its task back: pending again, and no attempt used up."""
+    """Raised by a handler to give its task back: pending again, and no attempt used up.
+
+    Nobody is offered it for a second, or before `retry_in` is over, a timedelta or seconds; the
+    same worker would be the first.
+    """
+
+    def __init__(self, *args: object, retry_in: Duration = 1.0) -> None:
+        super().__init__(*args)
+        self.retry_in_s = seconds(retry_in, "retry_in")
 
 
 class Worker:
@@ -409,14 +417,14 @@ class _Run:
     def fail(self, held: _Held, error: BaseException) -> None:
         """Fail a task for what its handler raised."""
         if isinstance(error, GiveBack):
-            self.release(held)
+            self.release(held, error.retry_in_s)
         elif self._settle(held, "fail", error_text(error)):
             logger.warning("%s failed in %s: %s", self.worker.owner, held, error_text(error))
             self.handled += 1
 
-    def release(self, held: _Held) -> None:
-        """Give a task back."""
-        if self._settle(held, "release"):
+    def release(self, held: _Held, retry_in_s: float | None = None) -> None:
+        """Give a task back, at once or for later."""
+        if self._settle(held, "release", retry_in_s):
             logger.info("%s gave %s back", self.worker.owner, held)
 
     def _settle(self, held: _Held, verb: str, *arguments: Any) -> bool:

@@ -210,12 +210,14 @@ class QueueRepository(AcyclicRepository[Task]):
         jitter = 1 + _JITTER * (int.from_bytes(os.urandom(4)) / 2**31 - 1)
         return self._as_holder("fail", id, token, error_text(error), delay_s, jitter)
 
-    def release(self, id: str, token: str | None) -> Task:
+    def release(self, id: str, token: str | None, retry_in: Duration | None = None) -> Task:
         """Give a claimed task back untouched; `LeaseLost` when the lease is another's now.
 
-        It is pending at once, and the attempt does not count.
+        It is pending at once, and the attempt does not count. With `retry_in`, a timedelta or
+        seconds, nobody is offered it before.
         """
-        return self._as_holder("release", id, token)
+        delay_s = None if retry_in is None else seconds(retry_in, "retry_in")
+        return self._as_holder("release", id, token, delay_s)
 
     def _as_holder(self, verb: str, id: str, token: str | None, *values: Any) -> Task:
         key, token = self._key(id)["id"], _token(token)
