@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopper_data.config import DatabaseConfig
@@ -82,8 +82,13 @@ class Session:
         database.rollback()
         try:
             yield
-        finally:
-            database.begin()
+        except BaseException:
+            # It is what the caller must hear, whoever writes meanwhile. Where no transaction can be
+            # begun, SQLite does nothing more in this session.
+            with suppress(DatabaseError):
+                database.begin()
+            raise
+        database.begin()
 
     def execute(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()

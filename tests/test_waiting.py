@@ -328,6 +328,38 @@ def test_nothing_comes_for_asyncio_either(database: Database) -> None:
     assert asyncio.run(async_wait_for_tasks(LONG_S)) is True
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_session_that_is_cancelled_while_it_waits_says_so_whoever_writes(
+    database: Database,
+) -> None:
+    impatient = create_database(database.config, busy_timeout_ms=50)
+
+    async def wait() -> None:
+        async with get_async_session() as session:
+            tasks = TaskRepository(session)
+            try:
+                await session.run(tasks.wait_for_tasks, LONG_S)
+            finally:
+                with pytest.raises(DatabaseError, match="has ended this transaction"):
+                    await session.run(tasks.create, title="alone")
+
+    async def run() -> None:
+        waiting = asyncio.create_task(wait())
+        while not waiters():
+            await asyncio.sleep(0.005)
+        async with get_async_session() as session:
+            await session.run(TaskRepository(session).create, title="x")
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    with using(impatient):
+        asyncio.run(run())
+    with open_session(database) as session:
+        assert [task.title for task in TaskRepository(session).get_all()] == ["x"]
+    impatient.close_pool()
+
+
 @FILES
 def test_who_is_cancelled_waits_no_more(database: Database) -> None:
     async def run() -> None:
