@@ -44,7 +44,7 @@ from hopper_data.routing.readiness import (
 )
 from hopper_data.routing.repositories.feedback import TaskFeedbackRepository
 from hopper_data.routing.statistics import QueueStatistics, read_statistics
-from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority, TaskStatus
+from hopper_data.routing.vocabulary import HELD_STATUSES, TaskPriority
 
 if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession
@@ -370,7 +370,7 @@ class QueueRepository(AcyclicRepository[Task]):
 
     def _changes(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         changes = super()._changes(fields)
-        if changes.get("status", TaskStatus.CLAIMED) not in HELD_STATUSES:
+        if "status" in changes and changes["status"] not in HELD_STATUSES:
             # The database's trigger does the same, too late for SQLite's RETURNING.
             changes.update(dict.fromkeys(LEASE_FIELDS))
         return changes
