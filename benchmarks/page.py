@@ -382,7 +382,9 @@ It travels with the statement: no round trip more. Many new rows are a COPY ther
 
 **Claims** give a lease with a token, keep the order of the queue, look at dependencies, fail what
 has had all its attempts, and leave an event behind. The driver's SQL does the same but for tasks
-whose lease has expired. huey forgets a task when it hands it out.
+whose lease has expired, and each call is a transaction by itself; ours is a session with a claim in
+it. On PostgreSQL ours are functions of the database, which it plans once for each connection; the
+driver sends its SQL as text. huey forgets a task when it hands it out.
 
 **Indexes** are what a new task costs most, with whatever library it is written. Each serves a list,
 a count or a claim of the repositories; [schema.md](schema.md) has their columns.

@@ -113,8 +113,8 @@ BEGIN
             AND (_tags IS NULL OR coalesce(task.tags, '[]') @> _tags) AND task.id <> ALL(tried)
             ORDER BY ((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0
             WHEN 'medium' THEN 1 WHEN 'high' THEN 2
-            WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), task.id LIMIT _limit) AS ready
-            UNION ALL SELECT *
+            WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), task.id
+            LIMIT _limit + cardinality(tried)) AS ready UNION ALL SELECT *
             FROM (SELECT task.id, ((created_at AT TIME ZONE 'UTC') - (CASE priority
             WHEN 'low' THEN 0 WHEN 'medium' THEN 1 WHEN 'high' THEN 2
             WHEN 'urgent' THEN 3 END) * INTERVAL '1 day') AS place FROM tasks AS task
@@ -127,7 +127,8 @@ BEGIN
             ORDER BY ((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0
             WHEN 'medium' THEN 1 WHEN 'high' THEN 2
             WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), task.id
-            LIMIT _limit) AS lapsed) AS candidate ORDER BY place, id LIMIT _limit);
+            LIMIT _limit + cardinality(tried)) AS lapsed) AS candidate ORDER BY place, id
+            LIMIT _limit + cardinality(tried));
         EXIT WHEN chosen = '{}';
         tried := tried || chosen;
         RETURN QUERY UPDATE tasks SET status = 'claimed', owner = _owner,
@@ -155,6 +156,9 @@ BEGIN
                 AND (_projects IS NULL OR task.project = ANY(ARRAY(SELECT jsonb_array_elements_text(_projects))))
                 AND (_capabilities IS NULL OR coalesce(task.required_capabilities, '[]') <@ _capabilities)
                 AND (_tags IS NULL OR coalesce(task.tags, '[]') @> _tags)))
+            ORDER BY ((created_at AT TIME ZONE 'UTC') - (CASE priority WHEN 'low' THEN 0
+                WHEN 'medium' THEN 1 WHEN 'high' THEN 2
+                WHEN 'urgent' THEN 3 END) * INTERVAL '1 day'), task.id LIMIT _limit
             FOR UPDATE SKIP LOCKED
         )) RETURNING tasks.*;
         GET DIAGNOSTICS taken = ROW_COUNT;

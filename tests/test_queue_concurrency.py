@@ -100,6 +100,24 @@ def test_a_claim_locks_what_it_returns_and_nothing_else(make_url: Callable[..., 
             assert together(1, lambda _: claim("d", 4)) == [["t0", "t1"]]
 
 
+def test_what_a_long_transaction_holds_is_passed_over(make_url: Callable[..., str]) -> None:
+    with open_factory(make_url("postgresql")) as factory:
+        fill(factory, 600)
+        with factory.get_session() as session:
+            dead = TaskRepository(session).claim_next("dead", limit=590, lease=0.001)
+            assert len(dead) == 590
+        time.sleep(0.01)
+
+        def claim(_: int) -> list[str]:
+            with factory.get_session() as session:
+                return [task.id for task in TaskRepository(session).claim_next("b", limit=1)]
+
+        with factory.get_session() as session:
+            assert len(TaskRepository(session).claim_next("a", limit=590)) == 590
+            ((left,),) = together(1, claim)
+            assert left not in {task.id for task in dead}
+
+
 def test_workers_share_what_dead_ones_have_left(url: str) -> None:
     with open_factory(url) as factory:
         fill(factory, 60)

@@ -150,7 +150,7 @@ def claim_function() -> str:
 
     It locks what it returns, and nothing else. Where leases have expired, the best tasks are chosen
     first and locked then; in the place of those that somebody else has meanwhile, it looks for
-    others.
+    others, for more each time.
     """
     wanted = [f"_{name}" for name in SELECTION_TYPES]
     chosen = "".join(
@@ -168,9 +168,9 @@ def claim_function() -> str:
     best = _best("postgresql", ready, "idx_tasks_claim", "_limit")
     untried = " AND task.id <> ALL(tried)"
     both = _best_of_both(
-        _best("postgresql", ready + untried, "idx_tasks_claim", "_limit"),
-        _best("postgresql", again + untried, "idx_tasks_lease", "_limit"),
-        "_limit",
+        _best("postgresql", ready + untried, "idx_tasks_claim", "_limit + cardinality(tried)"),
+        _best("postgresql", again + untried, "idx_tasks_lease", "_limit + cardinality(tried)"),
+        "_limit + cardinality(tried)",
     )
     return f"""CREATE OR REPLACE FUNCTION hopper_claim_tasks(
             _now TIMESTAMPTZ, _owner TEXT, _lease_s DOUBLE PRECISION, _limit INTEGER,
@@ -196,6 +196,7 @@ def claim_function() -> str:
                 RETURN QUERY {update} WHERE id = ANY(ARRAY(
                     SELECT task.id FROM tasks AS task
                     WHERE task.id = ANY(chosen) AND (({ready}) OR ({again}))
+                    ORDER BY {CLAIM_KEY["postgresql"]}, task.id LIMIT _limit
                     FOR UPDATE SKIP LOCKED
                 )) RETURNING tasks.*;
                 GET DIAGNOSTICS taken = ROW_COUNT;
