@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
 __all__ = ["KeyedStatement", "ReadyStatements"]
 
-# How often a connection has run a statement, as far as it is of interest.
-_FROM, _IS_READY, _NEVER = 1, 2, -inf
+# What is known of a statement on a connection: since when it is ready, or one of these.
+_RUN_ONCE, _STALE, _NEVER = -1.0, -2.0, -3.0
 _MOST = 200
+# After a statement has taken so long, it is planned again, but not more often than this.
+_LONG_S, _RENEWED_S = 0.001, 1.0
 _IS_THERE, _IS_NOT_THERE, _HAS_CHANGED = "42P05", "26000", "0A000"
 
 
 class KeyedStatement(str):
     """A statement of ours about one row and its key: one plan serves all values.
 
-    `prepare` and `call` are for the driver, with `%s` for values. The name is made of the text, so
-    that whoever has the name means the same.
+    `prepare`, `call` and `forget` are for the driver, with `%s` for values. The name is made of the
+    text, so that whoever has the name means the same.
     """
 
-    __slots__ = ("call", "prepare")
+    __slots__ = ("call", "forget", "prepare")
 
     def __init__(self, text: str) -> None:
         from hashlib import sha256
@@ -30,6 +32,7 @@ class KeyedStatement(str):
         name = f"hopper_{sha256(text.encode()).hexdigest()[:32]}"
         first, *others = text.split("%s")
         numbered = "".join(f"${number}{part}" for number, part in enumerate(others, 1))
+        self.forget = f"DEALLOCATE {name}; "
         self.prepare = f"PREPARE {name} AS {first}{numbered}; "
         values = f"({', '.join(['%s'] * len(others))})" if others else ""
         self.call = f"EXECUTE {name}{values}"
@@ -40,7 +43,8 @@ class ReadyStatements:
 
     A `KeyedStatement` is kept from the second time on that a connection runs it. Where the server
     turns out not to have it, because something stands between or has thrown it away, all go as text
-    from then on.
+    from then on. One that has taken long is planned again: the plan of a small table, which reads
+    all of it, would stay as the table grows.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
@@ -53,15 +57,21 @@ class ReadyStatements:
             cursor.execute(ahead + sql, params)
             return
         known = self._of(cursor.connection)
-        times = known.get(sql, 0)
-        if times < _FROM:
+        since = known.get(sql)
+        if since is None or since == _NEVER:
             cursor.execute(ahead + sql, params)
-            if sql in known or len(known) < _MOST:
-                known[sql] = times + 1
+            if since is None and len(known) < _MOST:
+                known[sql] = _RUN_ONCE
             return
-        make = "" if times == _IS_READY else sql.prepare
-        cursor.execute(ahead + make + sql.call, params)
-        known[sql] = _IS_READY
+        start = time.monotonic()
+        if since < 0:
+            forget = sql.forget if since == _STALE else ""
+            cursor.execute(ahead + forget + sql.prepare + sql.call, params)
+            known[sql] = start
+            return
+        cursor.execute(ahead + sql.call, params)
+        if time.monotonic() - start > _LONG_S and start - since > _RENEWED_S:
+            known[sql] = _STALE
 
     def must_repeat(self, connection: Any, error: Any, sql: str) -> bool:
         """Whether a statement failed only for the way in which it was kept ready."""
@@ -69,10 +79,10 @@ class ReadyStatements:
             return False
         state, known = getattr(error, "pgcode", None), self._of(connection)
         if state == _IS_THERE:
-            known[sql] = _IS_READY  # made by another one, of the same text
+            known[sql] = time.monotonic()  # made by another one, of the same text
         elif state == _IS_NOT_THERE:
             self.enabled = False
-        elif state == _HAS_CHANGED and known.get(sql) == _IS_READY:
+        elif state == _HAS_CHANGED and known.get(sql, _NEVER) != _NEVER:
             known[sql] = _NEVER  # a column has another type now
         else:
             return False

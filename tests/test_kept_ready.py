@@ -161,6 +161,36 @@ def test_a_column_of_another_type_is_read_all_the_same(database: Database) -> No
         assert titles(session) == ["a", "b", "c", "e"]
 
 
+def test_the_plan_of_a_small_table_does_not_stay(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "_RENEWED_S", 0.0)
+    with open_session(database) as session:
+        session.execute("ANALYZE tasks")
+    with open_session(database) as session:
+        for _ in range(10):
+            TaskRepository(session).get("a")
+
+    def scans(session: Session) -> int:
+        ((number,),) = session.execute(
+            "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'tasks'"
+        )
+        return int(number)
+
+    with open_session(database) as session:
+        # Statistics are not renewed inside of a transaction.
+        session.execute(
+            "INSERT INTO tasks (id, title) SELECT 'n' || i, 't' FROM generate_series(1, 3000) AS i"
+        )
+        monkeypatch.setattr(ready, "_LONG_S", 0.0)
+        TaskRepository(session).get("a")
+        monkeypatch.setattr(ready, "_LONG_S", 60.0)
+        before = scans(session)
+        for _ in range(10):
+            assert TaskRepository(session).get("a") is not None
+        assert scans(session) == before
+
+
 def test_no_more_are_kept_than_a_connection_can_bear(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
