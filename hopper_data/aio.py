@@ -23,7 +23,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
@@ -48,7 +49,7 @@ from hopper_data.database import (
 from hopper_data.driver_errors import locked, translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable, PoolTimeout
 from hopper_data.libpq import keep_alive
-from hopper_data.session import Session, check_retries, open_session
+from hopper_data.session import Session, check_retries
 from hopper_data.statements import control_word
 from hopper_data.transactions import ReadOnlyTransaction, Savepoint
 
@@ -802,7 +803,7 @@ class AsyncSession:
     def __init__(self, session: Session) -> None:
         self.sync_session = session
         self._task = asyncio.current_task()
-        self._busy = False
+        self.busy = False
         self._streams: list[Any] = []
 
     def __repr__(self) -> str:
@@ -819,11 +820,11 @@ class AsyncSession:
         For methods that give rows one by one, use `stream()`.
         """
         self._check_task()
-        self._busy = True
+        self.busy = True
         try:
             return await bridged(fn, *args, **kwargs)
         finally:
-            self._busy = False
+            self.busy = False
 
     async def stream(
         self, fn: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -838,7 +839,7 @@ class AsyncSession:
         finally:
             # The event loop ends a stream that was left early in another task, where nothing can be
             # asked of the database: the session does, when it ends.
-            if asyncio.current_task() is self._task:
+            if self.is_of_this_task():
                 await self._end_stream(rows)
 
     def _take(self, rows: Iterator[T]) -> list[T]:
@@ -849,6 +850,16 @@ class AsyncSession:
         """End the streams that were left early; for the end of the session."""
         for rows in self._streams[:]:
             await self._end_stream(rows)
+
+    async def end_elsewhere(self) -> None:
+        """Be at an end without the transaction; for a task that has not opened the session.
+
+        The event loop ends a generator that was left early in a task of its own.
+        """
+        self.sync_session.end()
+        for rows in self._streams:
+            with suppress(Exception):  # its transaction is not that of this task
+                await bridged(rows.close)
 
     async def _end_stream(self, rows: Any) -> None:
         self._streams = [other for other in self._streams if other is not rows]
@@ -862,14 +873,30 @@ class AsyncSession:
         """Run a statement of the caller's own and give its rows, as `Session.execute` does."""
         return await self.run(self.sync_session.execute, sql, params)
 
+    def is_of_this_task(self) -> bool:
+        """Whether the current task has opened the session."""
+        return asyncio.current_task() is self._task
+
     def _check_task(self) -> None:
-        if asyncio.current_task() is not self._task:
+        if not self.is_of_this_task():
             raise DatabaseError(
                 "a session belongs to the task that opened it: open one in each task, and use "
                 "asyncio.timeout() where asyncio.wait_for() would make a task of its own"
             )
-        if self._busy:
+        if self.busy:
             raise DatabaseError("a session runs one thing at a time: await the first one")
+
+
+@dataclass
+class _Together:
+    """The sessions of one transaction, one inside the other."""
+
+    open: int = 0
+    lost: bool = False
+    """Whether the outermost one was ended by another task, so that nothing can be committed."""
+
+
+_together: weakref.WeakKeyDictionary[Any, _Together] = weakref.WeakKeyDictionary()
 
 
 def open_async_session(
@@ -880,7 +907,7 @@ def open_async_session(
 
 
 class _Opening(AbstractAsyncContextManager[AsyncSession]):
-    """What `open_session()` does.
+    """What `open_session()` does, for asyncio.
 
     The outermost session of a task, which begins with its first statement and often has nothing to
     commit, does it in fewer steps: many live for one statement.
@@ -890,34 +917,56 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
         self._given = database
         self._read_only = read_only
         self._opened = False
-        self._nested: AbstractContextManager[Session] | None = None
 
     async def __aenter__(self) -> AsyncSession:
         target = self._database = await async_database(self._given or proxy.obj)
         state = self._state = target._state._current()
-        if not state.transactions:
+        nested = bool(state.transactions)
+        self._is_late = not nested and target.begins_late()
+        if not nested:
             self._opened = state.closed
             self._connection = await target.make_ready(read_only=self._read_only)
         try:
-            if state.transactions or not target.begins_late():
-                self._nested = open_session(target, read_only=self._read_only)
-                session = await bridged(self._nested.__enter__)
-            else:
-                self._transaction = self._begun(target)
-                enter(target)
-                session = Session(target, read_only=self._read_only)
+            await self._begin(target)
+            enter(target)
+            session = Session(target, read_only=self._read_only, nested=nested)
         except BaseException:
             await self._release()
             raise
         self._session = AsyncSession(session)
+        self._outermost = state.transactions[0]
+        self._together = _together.setdefault(self._outermost, _Together())
+        self._together.open += 1
         return self._session
 
-    def _begun(self, target: Any) -> Any:
-        transaction = (ReadOnlyTransaction if self._read_only else peewee._transaction)(target)
-        transaction.__enter__()
-        return transaction
+    async def _begin(self, target: Any) -> None:
+        if self._is_late:
+            kind = ReadOnlyTransaction if self._read_only else peewee._transaction
+            self._scope = kind(target)
+            self._scope.__enter__()
+        else:
+            self._scope = target.read_only() if self._read_only else target.atomic()
+            await bridged(self._scope.__enter__)
 
     async def __aexit__(self, *exc_info: Any) -> None:
+        together, here = self._together, self._session.is_of_this_task()
+        together.open -= 1
+        try:
+            if here:
+                await self._end_streams_and(*exc_info)
+            else:
+                together.lost |= not self._session.sync_session.nested
+                await self._session.end_elsewhere()
+        finally:
+            if together.lost and not together.open:
+                await self._undo()
+        if (together.lost or not here) and exc_info[0] is None:
+            raise DatabaseError(
+                "nothing was committed: a session ends in the task that opened it, and another "
+                "task has ended this one, or the one around it"
+            )
+
+    async def _end_streams_and(self, *exc_info: Any) -> None:
         try:
             await self._session.end_streams()
         except BaseException as error:
@@ -926,24 +975,25 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
         await self._end(*exc_info)
 
     async def _end(self, *exc_info: Any) -> None:
-        try:
-            if self._nested is not None:
-                await bridged(self._nested.__exit__, *exc_info)
-            else:
-                await self._end_outermost(*exc_info)
-        finally:
-            await self._release()
-
-    async def _end_outermost(self, *exc_info: Any) -> None:
         target, state = self._database, self._state
         self._session.sync_session.end()
         try:
-            if not state.commit_callbacks and target.end_quietly(self._connection):
+            quiet = self._is_late and not state.commit_callbacks
+            if quiet and target.end_quietly(self._connection):
                 state.transactions.pop()
             else:
-                await bridged(self._transaction.__exit__, *exc_info)
+                await bridged(self._scope.__exit__, *exc_info)
         finally:
             leave(target)
+            await self._release()
+
+    async def _undo(self) -> None:
+        """Undo a transaction that has lost its session, whose task may not even know."""
+        state = self._state
+        if state.transactions[:1] == [self._outermost] and not self._session.busy:
+            connection = state.conn
+            state.reset()
+            await self._database._release_conn(connection)
 
     async def _release(self) -> None:
         if self._opened and not self._state.transactions:

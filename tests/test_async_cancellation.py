@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 import pytest
@@ -243,6 +243,64 @@ def test_a_read_only_session_that_is_cancelled_keeps_nobody_from_writing(
 
     asyncio.run(work())
     assert titles(database).count("after") > 1
+
+
+def test_a_generator_that_is_left_early_ends_its_session(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_session(database) as session:
+        TaskRepository(session).bulk_create([{"title": "before"} for _ in range(600)])
+
+    async def rows() -> AsyncIterator[Any]:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(title="lost")
+            async for task in AsyncTaskRepository(session).iterate():
+                yield task
+
+    async def work() -> None:
+        async for _ in rows():
+            break
+        gc.collect()
+        await assert_nothing_in_use(database)  # the event loop has ended it in another task
+        for task_is_another in (True, False):
+            writing = write(database, "kept")
+            await (asyncio.create_task(writing) if task_is_another else writing)
+
+    asyncio.run(work())
+    assert [title for title in titles(database) if title != "before"] == ["kept", "kept"]
+    wait_for_threads()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_a_session_that_another_task_ends_commits_nothing(database: Database) -> None:
+    async def work() -> None:
+        outer = open_async_session(database)
+        session = await outer.__aenter__()
+        await AsyncTaskRepository(session).create(title="lost")
+        with pytest.raises(DatabaseError, match="ends in the task that opened it"):
+            await asyncio.create_task(unwrapped(outer.__aexit__(None, None, None)))
+        with pytest.raises(DatabaseError, match="has ended"):
+            await AsyncTaskRepository(session).create(title="lost")
+        await write(database, "kept")
+
+    asyncio.run(work())
+    assert titles(database) == ["kept"]
+
+
+def test_a_session_whose_outer_one_another_task_ends_is_told(database: Database) -> None:
+    async def work() -> None:
+        outer = open_async_session(database)
+        await outer.__aenter__()
+        with pytest.raises(DatabaseError, match="nothing was committed"):
+            async with open_async_session(database) as session:
+                with pytest.raises(DatabaseError, match="nothing was committed"):
+                    await asyncio.create_task(unwrapped(outer.__aexit__(None, None, None)))
+                await AsyncTaskRepository(session).create(title="lost")
+        await write(database, "kept")
+        await assert_nothing_in_use(database)
+
+    asyncio.run(work())
+    assert titles(database) == ["kept"]
 
 
 ENDLESS = {
