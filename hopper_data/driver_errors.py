@@ -108,7 +108,9 @@ def _translate_state(state: str, original: BaseException, database: Described) -
         return DatabaseError(
             f"{_first_line(original)} in {database.label}: run `hopper-data migrate` first"
         )
-    return DatabaseError(f"{database.label}: {_first_line(original)}")
+    # A column has another type now; asyncpg prepares its statements anew from here on.
+    outdated = type(original).__name__ == "InvalidCachedStatementError"
+    return DatabaseError(f"{database.label}: {_first_line(original)}", retryable=outdated)
 
 
 def _violation(kind: str, original: BaseException) -> ConstraintViolation:

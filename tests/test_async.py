@@ -459,6 +459,31 @@ def test_a_transaction_is_run_again_when_its_connection_drops(
     database.close_pool()
 
 
+def test_a_transaction_is_run_again_when_a_column_has_another_type(
+    make_url: Callable[..., str],
+) -> None:
+    database = create_database(make_url("postgresql"))
+
+    async def rename(session: AsyncSession) -> str:
+        tasks = AsyncTaskRepository(session)
+        await tasks.create(id="b", title="x")
+        task = await tasks.update("a", owner="somebody")
+        assert task is not None
+        return str(task.owner)
+
+    async def work() -> str:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(id="a", title="x")
+            await AsyncTaskRepository(session).update("a", owner="nobody")
+        with open_session(database) as session:
+            session.execute("ALTER TABLE tasks ALTER COLUMN owner TYPE TEXT")
+        return await run_in_async_transaction(rename, database=database, delay_s=0)
+
+    assert asyncio.run(work()) == "somebody"
+    assert count(database) == 2
+    database.close_pool()
+
+
 def test_inside_of_a_session_there_is_no_second_try(database: Database) -> None:
     attempts = []
 
