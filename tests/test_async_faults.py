@@ -21,7 +21,7 @@ from hopper_data import (
     run_in_async_transaction,
 )
 from hopper_data.aio import AsyncSession, async_database, open_async_session
-from hopper_data.aio_connections import PostgresConnection
+from hopper_data.aio.postgresql import PostgresConnection
 from hopper_data.chat import UserRepository
 from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database

@@ -13,7 +13,7 @@ import pytest
 
 from hopper_data import DatabaseError, create_database, init_database
 from hopper_data.aio import AsyncSession, async_database, open_async_session
-from hopper_data.aio_pool import Places
+from hopper_data.aio.pool import Places
 from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository

@@ -1,125 +1,262 @@
-"""The connections of asyncpg and aiosqlite, as `playhouse.pwasyncio` wants them."""
+"""SQLite for asyncio: a file through aiosqlite, a database in memory as it is."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import re
-import select
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar, cast
 
-import asyncpg
+import aiosqlite
+import peewee
 from playhouse import pwasyncio
 
-from hopper_data.statements import LEADING, control_word
+from hopper_data.aio.database import AsyncDatabase
+from hopper_data.aio.pool import Places
+from hopper_data.database import SqliteDatabase, begin_in_turn, looked_too_early
+from hopper_data.driver_errors import locked, translated
+from hopper_data.errors import DatabaseError
+from hopper_data.statements import control_word
 
-__all__ = [
-    "PLAIN_BEGIN",
-    "PostgresConnection",
-    "SharedMemoryConnection",
-    "SqliteConnection",
-    "begin_read_only",
-    "bridged",
-    "is_quiet",
-    "terminate",
-    "was_never_sent",
-]
+__all__ = ["AsyncSqliteDatabase"]
 
-P = ParamSpec("P")
+logger = logging.getLogger("hopper_data")
+# It logs the values of every statement at DEBUG, and they may be credentials.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 T = TypeVar("T")
+_BATCH = 500
+_PATIENCE_S = 0.001
 
 
-async def bridged(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `pwasyncio.greenlet_spawn` does, in half the time: `fn` may use `await_()`."""
-    parent = pwasyncio.getcurrent()
-    child = pwasyncio.greenlet(fn, parent)
-    child.gr_context = parent.gr_context
-    value = child.switch(*args, **kwargs)
-    while not child.dead:
+class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase):
+    """A SQLite database, through aiosqlite; in memory, the one of the synchronous side.
+
+    A hop to the thread of a connection costs more than a statement does. So a transaction begins
+    together with its first statement, and the end of one that has only read is not waited for.
+    """
+
+    # More threads than one that all want the interpreter are slower than one.
+    eager = 1
+
+    def __init__(self, config: Any, url: Any, shared: SqliteDatabase) -> None:
+        super().__init__(config, url=url)
+        self._take_settings()
+        self._shared = shared
+        if self.in_memory:
+            self._connect_limit_s = None  # the synchronous side has a limit of its own
+        self._turn = Places(1, 1, eager=1, patience_s=_PATIENCE_S)
+
+    # -- connections --
+
+    async def _open_async(self) -> Any:
+        if self.in_memory:
+            return SharedMemoryConnection(await self._borrow())
+        return SqliteConnection(await aiosqlite.Connection(self._open, 1000))
+
+    def _is_fresh(self, connection: Any) -> bool:
+        return not connection.stale()
+
+    async def _answers(self, connection: Any) -> bool:
+        return not connection.stale()
+
+    def _is_clean(self, connection: Any) -> bool:
+        self._end_turn(connection)
+        return not self.in_memory and bool(connection.is_clean())
+
+    async def _clean(self, connection: Any) -> bool:
+        return not self.in_memory and bool(await connection.clean())
+
+    async def _discard(self, connection: Any) -> None:
+        if self.in_memory:
+            await connection.give_back(self._shared._close)
+            return
         try:
-            answer = await value
-        except BaseException as error:  # noqa: BLE001 - it is raised where `fn` waits
-            value = child.throw(error)
-        else:
-            value = child.switch(answer)
-    return cast("T", value)
+            await connection.close()
+        except BaseException:
+            # Cancelled once more. Its thread would keep the process from ending.
+            connection.stop()
+            raise
 
-
-class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
-    """A connection of asyncpg. Its statements are prepared once and kept."""
-
-    def __init__(self, conn: Any) -> None:
-        super().__init__(conn)
-        self.born = time.monotonic()
-        self.answered = self.born
-        """When it was last known to be alive, on the clock of `time.monotonic()`."""
-        self.guard = 0
-        self.guard_open = False
-        self.begin = ""
-        """The BEGIN that has to be sent before anything else."""
-
-    async def _execute(self, sql: str, params: Any = None) -> Any:
-        statement = _numbered(sql)
-        if _WITH.match(sql):
-            # It may give rows or only write.
-            prepared = await self.conn.prepare(statement)
-            records = await prepared.fetch(*(params or ()))
-            description = [(attribute.name,) for attribute in prepared.get_attributes()]
-            return pwasyncio.CursorAdapter(
-                records, rowcount=_row_count(prepared.get_statusmsg()), description=description
-            )
-        if _CHANGES.match(sql) and not _RETURNING.search(sql):
-            status = await self.conn.execute(statement, *(params or ()))
-            return pwasyncio.CursorAdapter([], rowcount=_row_count(status))
-        if not params and not _ROWS.match(sql):
-            # Transaction control; the server may answer COMMIT with ROLLBACK.
-            status = await self.conn.execute(statement)
-            return pwasyncio.CursorAdapter([], rowcount=_row_count(status), description=[])
-        records = await self.conn.fetch(statement, *(params or ()))
-        names = list(records[0].keys()) if records else []
-        description = [(name,) for name in names]
-        return pwasyncio.CursorAdapter(records, rowcount=len(records), description=description)
-
-    async def fetch(self, sql: str, params: Sequence[Any]) -> list[Any]:
-        """The rows of a query."""
-        await self._acquire_lock()
+    async def _borrow(self) -> Any:
+        """The connection of the synchronous side, which has it back if nobody takes it."""
+        borrowing = asyncio.get_running_loop().run_in_executor(None, self._shared._connect)
         try:
-            return cast("list[Any]", await self.conn.fetch(_numbered(sql), *params))
+            return await asyncio.shield(borrowing)
+        except asyncio.CancelledError:
+            borrowing.add_done_callback(self._return_borrowed)
+            raise
+
+    def _return_borrowed(self, borrowing: asyncio.Future[Any]) -> None:
+        if borrowing.exception() is None:
+            self._shared._close(borrowing.result())
+
+    # -- transactions --
+
+    async def make_ready(self, *, read_only: bool) -> Any:
+        if read_only or self.in_memory:
+            return await self.aconnect()
+        connection = self._state.conn
+        if connection is not None:
+            self._end_turn(connection)
+        await self._take_turn()
+        try:
+            connection = await self.aconnect()
+        except BaseException:
+            self._turn.give_back(None)
+            raise
+        connection.has_turn = True
+        return connection
+
+    def begins_late(self) -> bool:
+        return not self.in_memory
+
+    def end_quietly(self, connection: Any) -> bool:
+        line = self._turn if connection.has_turn else self._pool
+        if not connection.end_soon(others_wait=line is not None and line.has_waiters()):
+            return False
+        self._end_turn(connection)
+        return True
+
+    async def _take_turn(self) -> None:
+        # SQLite has one writer at a time; the tasks of one loop need not try and try again.
+        try:
+            await self._turn.take(self.config.busy_timeout_ms / 1000)
+        except TimeoutError:
+            raise locked(self) from None
+
+    def _end_turn(self, connection: Any) -> None:
+        if connection.has_turn:
+            connection.has_turn = False
+            self._turn.give_back(None)
+
+    def begin(self, lock_type: str | None = None) -> None:
+        connection = self._state.conn or pwasyncio.await_(self.aconnect())
+        if self.in_memory or lock_type:
+            super().begin(lock_type)
+            return
+        if not connection.has_turn:
+            pwasyncio.await_(self._take_turn())
+            connection.has_turn = True
+        connection.begin_with(partial(begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
+
+    def begin_read_only(self) -> Any:
+        connection = self._state.conn or pwasyncio.await_(self.aconnect())
+        if self.in_memory:
+            return super().begin_read_only()
+        connection.begin_with(begin_read_only, read_only=True)
+        return None
+
+    def forbid_writes(self) -> Any:
+        if self.in_memory:
+            return super().forbid_writes()
+        with translated(self):
+            return pwasyncio.await_(self._state.conn.forbid())
+
+    def allow_writes(self, before: Any) -> None:
+        if self.in_memory:
+            super().allow_writes(before)
+        elif before is False:  # else the end of the transaction does it
+            with translated(self):
+                pwasyncio.await_(self._state.conn.allow())
+
+    def commit(self) -> None:
+        connection = self._state.conn
+        if self.in_memory or connection is None:
+            super().commit()
+            return
+        try:
+            if not self.end_quietly(connection):
+                super().commit()
         finally:
-            self._lock.release()
+            self._end_turn(connection)
 
-    async def commit(self) -> str:
-        """Commit, and give what the server says that it did."""
-        async with self._lock:
-            return str(await self.conn.execute("COMMIT"))
+    def rollback(self) -> None:
+        connection = self._state.conn
+        try:
+            if self.in_memory or connection is None or not self.end_quietly(connection):
+                self.execute_sql("ROLLBACK")
+        except DatabaseError:
+            # SQLite ends the transaction by itself on some errors.
+            logger.debug("nothing to roll back in %s", self.label, exc_info=True)
+        finally:
+            if connection is not None:
+                self._end_turn(connection)
+
+    # -- statements --
+
+    async def _run_async(self, sql: str, params: Any) -> Any:
+        connection = await self.aconnect()
+        if not connection.is_waiting():
+            self._check_transaction(connection.conn, sql)
+        try:
+            return await super()._run_async(sql, params)
+        except peewee.OperationalError as error:
+            if not looked_too_early(error):
+                raise
+            return await super()._run_async(sql, params)
+
+    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query of ours that writes nothing."""
+        if self.in_memory or self._is_watched():
+            return super().fetch_all(sql, params)
+        return cast("list[Any]", pwasyncio.await_(self._fetch_async(sql, params)))
+
+    async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        start = time.perf_counter()
+        connection = await self.aconnect()
+        if not connection.is_waiting():
+            self._check_transaction(connection.conn, sql)
+        try:
+            rows: list[Any] = await connection.fetch(sql, params)
+        except Exception as error:
+            if looked_too_early(error):
+                return cast("list[Any]", (await self.aexecute_sql(sql, params)).fetchall())
+            with translated(self):
+                raise
+        self._note_time(sql, start)
+        return rows
+
+    def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
+        if self.in_memory:
+            yield from self.execute_sql(sql, params)
+            return
+        # Straight to aiosqlite, whose cursors do not keep other statements out.
+        connection = pwasyncio.await_(self.aconnect())
+        cursor: Any = None
+        with translated(self):
+            try:
+                pwasyncio.await_(connection.begun())
+                with self.sorting_on_disk():
+                    cursor = pwasyncio.await_(connection.conn.execute(sql, params))
+                while rows := pwasyncio.await_(cursor.fetchmany(_BATCH)):
+                    yield from rows
+            finally:
+                if cursor is not None:
+                    pwasyncio.await_(cursor.close())
+
+    # The file is opened as the synchronous side opens it.
+    def _add_conn_hooks(self, conn: Any) -> None:
+        SqliteDatabase._add_conn_hooks(self, conn)
+
+    def _load_functions(self, conn: Any) -> None:
+        _peewee_sqlite._load_functions(self, conn)
+
+    def _load_aggregates(self, conn: Any) -> None:
+        _peewee_sqlite._load_aggregates(self, conn)
+
+    def _load_collations(self, conn: Any) -> None:
+        _peewee_sqlite._load_collations(self, conn)
+
+    def _load_window_functions(self, conn: Any) -> None:
+        _peewee_sqlite._load_window_functions(self, conn)
 
 
-PLAIN_BEGIN = "BEGIN"
-_WITH = re.compile(LEADING + r"WITH\b", re.IGNORECASE)
-_CHANGES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-_RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
-_ROWS = re.compile(
-    LEADING + r"(SELECT|FETCH|SHOW|VALUES|EXPLAIN|TABLE|INSERT|UPDATE|DELETE)\b", re.IGNORECASE
-)
-_PLACES = re.compile("%%|%s")
-
-
-@functools.lru_cache(maxsize=2048)
-def _numbered(sql: str) -> str:
-    """`sql` with the placeholders of asyncpg."""
-    if "%" not in sql:
-        return sql
-    numbers = iter(range(1, 40_000))
-    return _PLACES.sub(lambda m: "%" if m[0] == "%%" else f"${next(numbers)}", sql)
-
-
-def _row_count(status: str) -> int:
-    count = status.rpartition(" ")[2]
-    return int(count) if count.isdigit() else -1
+_peewee_sqlite: Any = peewee.SqliteDatabase
 
 
 class SqliteConnection(pwasyncio.AsyncSqliteConnection):
@@ -374,30 +511,3 @@ def _ending(connection: sqlite3.Connection | None, sql: str) -> Iterator[None]:
         if connection is not None and not control_word(sql):
             connection.interrupt()
         raise
-
-
-def is_quiet(connection: Any) -> bool:
-    """Whether a connection of asyncpg is open, with nothing to read that might be its end."""
-    if connection.is_closed() or not hasattr(select, "poll"):
-        return False
-    watched = select.poll()
-    watched.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not watched.poll(0)
-
-
-def terminate(connection: Any) -> None:
-    """Close a connection of asyncpg without asking its server."""
-    with suppress(asyncpg.InterfaceError):  # the pool has taken it back already
-        connection.terminate()
-
-
-def was_never_sent(error: BaseException | None) -> bool:
-    """Whether asyncpg refused a statement before it sent it.
-
-    It does so in the moment between the server's word that the connection ends and its end.
-    """
-    if isinstance(error, asyncpg.InterfaceError):
-        return True
-    return isinstance(error, asyncpg.InternalClientError) and str(error).startswith(
-        ("cannot switch to state", "not connected")
-    )
