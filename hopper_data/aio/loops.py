@@ -22,7 +22,9 @@ async def async_database(database: Database) -> Any:
     if isinstance(database, AsyncDatabase):
         return database
     loop = asyncio.get_running_loop()
-    known = _by_loop.setdefault(loop, {})
+    known = _by_loop.get(loop)
+    if known is None:
+        known = _by_loop[loop] = {}
     found = known.get(id(database))
     if found is None or found[0]() is not database:
         made = _make(database)

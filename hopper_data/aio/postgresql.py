@@ -28,6 +28,7 @@ __all__ = ["AsyncPostgresqlDatabase", "PostgresConnection"]
 logger = logging.getLogger("hopper_data")
 PLAIN_BEGIN = "BEGIN"
 _FRESH_S = 0.1
+_JUST_NOW_S = 0.001
 _BROKEN = (
     OSError,
     asyncpg.PostgresError,
@@ -91,8 +92,8 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             return False
         if not self.config.pre_ping:
             return True
-        recent = time.monotonic() - connection.answered < _FRESH_S
-        return recent and is_quiet(connection.conn)
+        age_s = time.monotonic() - connection.answered
+        return age_s < _FRESH_S and (age_s < _JUST_NOW_S or is_quiet(connection.conn))
 
     def _outlived_async(self, connection: Any) -> bool:
         limit_s = self.config.recycle_s

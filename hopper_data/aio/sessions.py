@@ -233,8 +233,11 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
             await self._database._release_conn(connection)
 
     async def _release(self) -> None:
-        if self._opened and not self._state.transactions:
-            await self._database.aclose()
+        state = self._state
+        if not self._opened or state.transactions or state.closed:
+            return
+        connection, state.conn, state.closed = state.conn, None, True
+        await self._database._release_conn(connection)
 
 
 async def run_in_async_transaction(
