@@ -19,6 +19,7 @@ from hopper_data import (
     IntegrityError,
     PoolTimeout,
     SessionFactory,
+    Task,
     TaskRepository,
     ValidationError,
     create_database,
@@ -103,6 +104,45 @@ def test_run_keeps_the_result_and_the_arguments(database: Database) -> None:
             ]
 
     asyncio.run(work())
+
+
+def test_peewees_own_iteration_is_part_of_the_transaction(database: Database) -> None:
+    async def change(session: AsyncSession) -> list[str]:
+        query = Task.update(title="changed").returning(Task)
+        return [task.title async for task in session.database.iterate(query)]
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await create(session, "before")
+        with pytest.raises(KeyError):
+            async with open_async_session(database) as session:
+                assert await change(session) == ["changed"]
+                raise KeyError
+        with pytest.raises(Exception, match=r"read-?only"):  # Peewee's, or the driver's
+            async with open_async_session(database, read_only=True) as session:
+                await change(session)
+        async with open_async_session(database) as session:
+            assert [task.title for task in await AsyncTaskRepository(session).get_all()] == [
+                "before"
+            ]
+            assert await change(session) == ["changed"]
+
+    asyncio.run(work())
+    with open_session(database) as session:
+        assert [task.title for task in TaskRepository(session).get_all()] == ["changed"]
+
+
+def test_after_a_read_only_session_peewee_may_write_without_one(database: Database) -> None:
+    async def work() -> None:
+        async with open_async_session(database, read_only=True) as session:
+            await AsyncTaskRepository(session).count()
+        inner = await async_database(database)
+        with using(inner):
+            await inner.run(Task.insert(id="a", title="x").execute)
+            await inner.run(inner.close)
+
+    asyncio.run(work())
+    assert count(database) == 1
 
 
 def test_rows_stream_while_others_are_written(database: Database) -> None:

@@ -138,7 +138,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         if not self._state.transactions or connection is None:
             return await super()._run_async(sql, params)
         if connection.begin:
-            await self._begin_async(connection)
+            await connection.begun()
         if not is_write(sql):
             if connection.guard_open:
                 await self._close_guard_async(connection, control_word(sql))
@@ -154,14 +154,6 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
             raise
 
-    async def _begin_async(self, connection: Any) -> None:
-        begin, connection.begin = connection.begin, ""
-        try:
-            await connection.conn.execute(begin)
-        except asyncio.CancelledError:
-            terminate(connection.conn)  # it may have begun
-            raise
-
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query of ours that writes nothing."""
         if self._is_watched():
@@ -174,7 +166,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             connection = await self.aconnect()
             early = self.reads_early and connection.begin == PLAIN_BEGIN
             if connection.begin and not early:
-                await self._begin_async(connection)
+                await connection.begun()
             rows: list[Any] = await connection.fetch(sql, params)
         self._note_time(sql, start)
         return rows
@@ -310,6 +302,26 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
             return cast("list[Any]", await self.conn.fetch(_numbered(sql), *params))
         finally:
             self._lock.release()
+
+    async def begun(self) -> None:
+        """Send the BEGIN that waits."""
+        begin, self.begin = self.begin, ""
+        try:
+            await self.conn.execute(begin)
+        except asyncio.CancelledError:
+            terminate(self.conn)  # it may have begun
+            raise
+
+    async def execute_iter(self, sql: str, params: Any = None) -> Any:
+        """The cursor for Peewee's `iterate()`, which has read all inside of a transaction of ours.
+
+        asyncpg has cursors in its own transactions alone, and Peewee rolls that one back.
+        """
+        if self.begin:
+            await self.begun()
+        if self.conn.is_in_transaction():
+            return await self.execute(sql, params)
+        return await super().execute_iter(sql, params)
 
     async def commit(self) -> str:
         """Commit, and give what the server says that it did."""

@@ -293,11 +293,12 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         Where others wait for the connection, the next one's first statement takes it along.
         """
         if self._begin is not None:
-            self._begin = None
+            self._begin, self._read_only = None, False
             return True
         only_read = self._read_only or (self._reads_alone and not self._unanswered)
         if not only_read or self.stale():
             return False
+        self._read_only = False
         self._ending = self._end_is_due = True
         if others_wait:
             asyncio.get_running_loop().call_later(0, self._post_end)
@@ -333,6 +334,11 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         self._reads_alone = False
         await self._run(_nothing, "")
 
+    async def execute_iter(self, sql: str, params: Any = None) -> Any:
+        """The cursor for Peewee's `iterate()`, inside of the transaction."""
+        await self.begun()
+        return await super().execute_iter(sql, params)
+
     async def _run(self, fn: Callable[..., T], sql: str, *args: Any) -> T:
         """The result of `fn(connection, sql, *args)`, called in the connection's thread."""
         begin, self._begin = self._begin, None
@@ -361,7 +367,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         """Whether no transaction is open, nor a statement under way, and writes are allowed."""
         if self.stale():
             return False
-        self._begin = None
+        self._begin, self._read_only = None, False
         doubtful = self._unanswered or self._forbidden or self.conn._conn.in_transaction
         return self._ending or not doubtful
 
@@ -472,6 +478,10 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
         self._pending.add_done_callback(asyncio.Future.exception)  # a cancelled task looks at none
         with _ending(self.conn, sql):
             return await asyncio.shield(self._pending)
+
+    async def execute_iter(self, sql: str, params: Any = None) -> Any:
+        """The cursor for Peewee's `iterate()`, which has read all."""
+        return await self.execute(sql, params)
 
     def _is_pending(self) -> bool:
         """Whether the statement of a cancelled task goes on."""
