@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(console, results, backend)
         if "import" in options.keys:
             say("imports")
-            results.imports = measure_imports(3 if options.quick else 15)
+            results.imports = measure_imports(2 if options.quick else 15)
             show_imports(console, results.imports)
     if options.page:
         kept = options.page.with_suffix(".json")

@@ -21,7 +21,7 @@ class Effort(NamedTuple):
 
 USUAL = Effort(1.5, 3)
 GROWTH = Effort(0.8, 2)
-QUICK = Effort(0.25, 1)
+QUICK = Effort(0.1, 1)
 
 
 class Work:
