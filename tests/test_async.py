@@ -132,6 +132,23 @@ def test_peewees_own_iteration_is_part_of_the_transaction(database: Database) ->
         assert [task.title for task in TaskRepository(session).get_all()] == ["changed"]
 
 
+def test_a_cursor_of_ones_own_is_part_of_the_transaction(database: Database) -> None:
+    def insert(session: AsyncSession) -> None:
+        session.database.cursor().execute(
+            "INSERT INTO tasks (id, title, status, priority, created_at, updated_at) VALUES "
+            "('a', 'x', 'pending', 'low', '2026-01-01', '2026-01-01')"
+        )
+
+    async def work() -> None:
+        with pytest.raises(KeyError):
+            async with open_async_session(database) as session:
+                await session.run(insert, session)
+                raise KeyError
+
+    asyncio.run(work())
+    assert count(database) == 0
+
+
 def test_after_a_read_only_session_peewee_may_write_without_one(database: Database) -> None:
     async def work() -> None:
         async with open_async_session(database, read_only=True) as session:

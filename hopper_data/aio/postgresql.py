@@ -274,6 +274,8 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
         """The BEGIN that has to be sent before anything else."""
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
+        if self.begin:
+            await self.begun()
         statement = _numbered(sql)
         if _WITH.match(sql):
             # It may give rows or only write.
