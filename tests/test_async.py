@@ -149,6 +149,25 @@ def test_a_cursor_of_ones_own_is_part_of_the_transaction(database: Database) -> 
     assert count(database) == 0
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_a_session_whose_connection_was_closed_commits_nothing(
+    make_url: Callable[..., str], backend: str
+) -> None:
+    database = create_database(make_url(backend))
+
+    async def work() -> None:
+        with pytest.raises(DatabaseUnavailable, match="lost before the commit"):
+            async with open_async_session(database) as session:
+                await create(session)
+                inner = await async_database(database)
+                await asyncio.create_task(inner.aclose_all())
+        async with open_async_session(database) as session:
+            assert await AsyncTaskRepository(session).count() == 0
+
+    asyncio.run(work())
+    database.close_pool()
+
+
 def test_after_a_read_only_session_peewee_may_write_without_one(database: Database) -> None:
     async def work() -> None:
         async with open_async_session(database, read_only=True) as session:

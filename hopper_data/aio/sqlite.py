@@ -20,7 +20,7 @@ from hopper_data.aio.database import AsyncDatabase
 from hopper_data.aio.pool import Places
 from hopper_data.database import SqliteDatabase, begin_in_turn, looked_too_early
 from hopper_data.driver_errors import locked, translated
-from hopper_data.errors import DatabaseError
+from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.statements import control_word
 
 __all__ = ["AsyncSqliteDatabase"]
@@ -169,6 +169,8 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         if self.in_memory or connection is None:
             super().commit()
             return
+        if connection.stale():
+            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
         try:
             if not self.end_quietly(connection):
                 super().commit()
