@@ -78,9 +78,9 @@ class ReadyStatements:
         if sql.__class__ is not KeyedStatement:
             return False
         state, known = getattr(error, "pgcode", None), self._of(connection)
-        if state == _IS_THERE:
+        if state == _IS_THERE and known.get(sql, _NEVER) < 0:
             known[sql] = time.monotonic()  # made by another one, of the same text
-        elif state == _IS_NOT_THERE:
+        elif state == _IS_NOT_THERE and self.enabled:
             self.enabled = False
         elif state == _HAS_CHANGED and known.get(sql, _NEVER) != _NEVER:
             known[sql] = _NEVER  # a column has another type now

@@ -29,6 +29,7 @@ from hopper_data import (
     using,
 )
 from hopper_data.aio import AsyncSession, async_database, open_async_session
+from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
 from hopper_data.routing.asynchronous import AsyncTaskRepository
 from hopper_data.session import open_session
@@ -90,6 +91,38 @@ def test_a_refused_write_leaves_the_session_usable(database: Database) -> None:
 
     asyncio.run(work())
     assert count(database) == 2
+
+
+@pytest.mark.parametrize("first", ["write", "read"])
+def test_a_refused_statement_undoes_itself_alone(database: Database, first: str) -> None:
+    refusals = {
+        "write": "INSERT INTO users (id, email) VALUES ('1', NULL)",
+        "read": "SELECT no_such_function()",
+    }
+
+    async def refused(session: AsyncSession, kind: str) -> None:
+        with pytest.raises(DatabaseError):
+            await session.run(session.database.execute_sql, refusals[kind])
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            users = AsyncUserRepository(session)
+            await refused(session, first)
+            assert await users.count() == 0
+            await users.create(email="a@example.org", subject_id="a")
+            for kind in ("read", "write", "read", "read"):
+                await refused(session, kind)
+                assert await users.count() == 1
+            async with open_async_session(database) as inner:
+                await refused(inner, first)
+                await AsyncUserRepository(inner).create(email="b@example.org", subject_id="b")
+                await refused(inner, "read")
+            await refused(session, "write")
+            await users.create(email="c@example.org", subject_id="c")
+        async with open_async_session(database) as session:
+            assert await AsyncUserRepository(session).count() == 3
+
+    asyncio.run(work())
 
 
 def test_run_keeps_the_result_and_the_arguments(database: Database) -> None:

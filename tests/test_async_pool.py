@@ -190,6 +190,19 @@ def test_the_end_is_not_left_to_a_task_that_does_not_come(database: Database) ->
     run(work())
 
 
+def test_connections_are_not_closed_inside_a_session(database: Database) -> None:
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(title="t")
+            with pytest.raises(DatabaseError, match="inside a session"):
+                await (await async_database(database)).aclose_pool()
+        await (await async_database(database)).aclose_pool()
+        async with open_async_session(database) as session:
+            assert await AsyncTaskRepository(session).count() == 1
+
+    run(work())
+
+
 def test_writers_take_turns_and_lose_nothing(database: Database) -> None:
     async def add(number: int) -> None:
         async with open_async_session(database) as session:

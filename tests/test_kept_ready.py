@@ -303,3 +303,23 @@ def test_a_first_statement_is_undone_with_its_session(database: Database) -> Non
             TaskRepository(inner).create(id="f", title="f")
             raise Boom
         assert titles(session) == ["a", "b", "c", "e"]
+
+
+@pytest.mark.parametrize("code", ["26000", "42P05", "0A000"])
+def test_an_error_of_a_trigger_that_looks_like_one_of_ours_is_told(
+    database: Database, code: str
+) -> None:
+    warm(database)
+    with open_session(database) as session:
+        session.execute(
+            "CREATE FUNCTION refuse() RETURNS TRIGGER LANGUAGE plpgsql AS "
+            f"$f$ BEGIN RAISE EXCEPTION 'not today' USING ERRCODE = '{code}'; END $f$"
+        )
+        session.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    with open_session(database) as session:
+        for _ in range(3):
+            with pytest.raises(DatabaseError, match="not today"):
+                TaskRepository(session).create(title="t")
+        assert titles(session) == ["a", "b", "c"]

@@ -216,7 +216,9 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         self._pool = None
 
     async def aclose_pool(self) -> None:
-        """Close every connection that is not in use."""
+        """Close every connection that is not in use; a `DatabaseError` inside a session."""
+        if self._state.transactions:
+            raise DatabaseError("the connections cannot be closed inside a session of this task")
         await pwasyncio.AsyncDatabaseMixin.close_pool(self)
 
     async def aclose_all(self) -> None:

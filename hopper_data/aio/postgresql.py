@@ -137,22 +137,45 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         connection = await self.aconnect()
         if not self._state.transactions or connection is None:
             return await super()._run_async(sql, params)
-        if connection.begin:
+        begin = connection.begin
+        if begin:
             await connection.begun()
-        if not is_write(sql):
-            if connection.guard_open:
-                await self._close_guard_async(connection, control_word(sql))
+        word = control_word(sql)
+        if word:
+            await self._close_guard_async(connection, word)
             return await super()._run_async(sql, params)
-        number = connection.guard + 1
-        release = f"RELEASE SAVEPOINT hopper_{connection.guard}; " if connection.guard_open else ""
-        await connection.conn.execute(f"{release}SAVEPOINT hopper_{number}")
-        connection.guard, connection.guard_open = number, True
+        if not begin:  # else nothing is lost when the transaction begins again
+            await self._guard_async(connection, is_write(sql))
         try:
             return await super()._run_async(sql, params)
         except Exception:
             if not connection.stale():
-                await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{number}")
+                await self._undo_async(connection, begin)
             raise
+
+    async def _guard_async(self, connection: Any, writes: bool) -> None:
+        """Make the savepoint that undoes one statement; reads that follow each other share one."""
+        if connection.covers_reads and not writes:
+            return
+        number = connection.guard + 1
+        release = f"RELEASE SAVEPOINT hopper_{connection.guard}; " if connection.guard_open else ""
+        await connection.conn.execute(f"{release}SAVEPOINT hopper_{number}")
+        connection.guard, connection.guard_open = number, True
+        connection.covers_reads = not writes
+
+    async def _undo_async(self, connection: Any, begin: str) -> None:
+        if begin:
+            await connection.conn.execute("ROLLBACK")
+            connection.begin = begin
+        else:
+            await connection.conn.execute(f"ROLLBACK TO SAVEPOINT hopper_{connection.guard}")
+            connection.covers_reads = True
+
+    async def _close_guard_async(self, connection: Any, word: str) -> None:
+        was_open = connection.guard_open
+        connection.guard_open = connection.covers_reads = False
+        if was_open and word in ("SAVEPOINT", "SET"):
+            await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query of ours that writes nothing."""
@@ -171,14 +194,9 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         self._note_time(sql, start)
         return rows
 
-    async def _close_guard_async(self, connection: Any, word: str) -> None:
-        connection.guard_open = not word
-        if word in ("SAVEPOINT", "SET"):
-            await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
-
     def begin(self, isolation_level: str | None = None) -> None:
         connection = self._state.conn or pwasyncio.await_(self.aconnect())
-        connection.guard, connection.guard_open = 0, False
+        connection.guard, connection.guard_open, connection.covers_reads = 0, False, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
         connection.begin = f"{PLAIN_BEGIN}{level}"
 
@@ -270,6 +288,8 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
         """When it was last known to be alive, on the clock of `time.monotonic()`."""
         self.guard = 0
         self.guard_open = False
+        self.covers_reads = False
+        """Whether nothing has been written since the guard was made."""
         self.begin = ""
         """The BEGIN that has to be sent before anything else."""
 
