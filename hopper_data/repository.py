@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import peewee
-from peewee import SQL
+from peewee import SQL, Value, fn
 
 from hopper_data import fastpath, rowsets
 from hopper_data.database import Database, using
@@ -238,7 +238,16 @@ class Repository(Generic[M]):
         return fastpath.build_models(model, database.send(sql, values).fetchall())
 
     def _update_by_peewee(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
-        query = self.model.update({self._field(name): value for name, value in changes.items()})
+        values = {self._field(name): value for name, value in changes.items()}
+        moved = self.model._meta.fields.get("updated_at")
+        if moved in values:
+            moment = Value(values[moved], converter=moved.db_value)
+            values[moved] = (
+                fn.MAX(moment, moved)
+                if self.database.dialect == "sqlite"
+                else fn.GREATEST(moment, moved + SQL("INTERVAL '1 microsecond'"))
+            )
+        query = self.model.update(values)
         query = query.where(*self._terms(key))
         for field in guarded_fields(self.model):
             if field.name in changes:

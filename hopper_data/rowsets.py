@@ -133,8 +133,10 @@ def update_rows(
     """Set the fields `names` of the rows with the given keys; how many of the rows were there."""
     keys = model._meta.get_primary_keys()
     changed = [field for field in model._meta.sorted_fields if field.name in set(names)]
-    assignments = ", ".join(f'"{field.column_name}" = v."{field.column_name}"' for field in changed)
     table = table_name(model, database)
+    assignments = ", ".join(
+        assignment(database, field, f'v."{field.column_name}"', table) for field in changed
+    )
     match = " AND ".join(
         f'{table}."{field.column_name}" = v."{field.column_name}"' for field in keys
     )
@@ -183,14 +185,26 @@ def update_row_sql(
 
     The parameters are those of `fields`, then those of the key.
     """
+    table = table_name(model, database)
     assignments = ", ".join(
-        f'"{field.column_name}" = {placeholder(field, database)}' for field in fields
+        assignment(database, field, placeholder(field, database), table) for field in fields
     )
     return (
-        f"UPDATE {table_name(model, database)} SET {assignments} "
+        f"UPDATE {table} SET {assignments} "
         f"WHERE {' AND '.join([key_terms(database, model), *_among(guards)])} "
         f"RETURNING {columns(model._meta.sorted_fields)}"
     )
+
+
+def assignment(database: Database, field: Any, value: str, table: str) -> str:
+    """What sets a column of `table`; `updated_at` does not go back, whoever waited for whom."""
+    name = f'"{field.column_name}"'
+    if field.name == "updated_at":
+        if database.dialect == "sqlite":
+            value = f"max({value}, {table}.{name})"
+        else:
+            value = f"greatest({value}, {table}.{name} + INTERVAL '1 microsecond')"
+    return f"{name} = {value}"
 
 
 def delete_row_sql(database: Database, model: type[Any]) -> str:
@@ -226,7 +240,9 @@ def upsert_row_sql(
     when a guard refused.
     """
     table = table_name(model, database)
-    assignments = columns_from_excluded(updated)
+    assignments = ", ".join(
+        assignment(database, field, f'excluded."{field.column_name}"', table) for field in updated
+    )
     conditions = " AND ".join(_among(guards, table))
     where = f" WHERE {conditions}" if conditions else ""
     return (
@@ -235,8 +251,3 @@ def upsert_row_sql(
         f"ON CONFLICT ({columns(target)}) DO UPDATE SET {assignments}{where} "
         f"RETURNING {columns(model._meta.sorted_fields)}"
     )
-
-
-def columns_from_excluded(fields: Iterable[Any]) -> str:
-    """Assignments of the values that an INSERT could not write."""
-    return ", ".join(f'"{field.column_name}" = excluded."{field.column_name}"' for field in fields)

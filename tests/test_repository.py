@@ -593,3 +593,21 @@ def test_the_base_serves_any_model(session: Session) -> None:
     assert Mappings(session).create(task_id="t", platform="x", external_id="1")._pk == ("t", "x")
     for repository in (Owned, Projects, Decisions, Mappings):
         assert len(repository(session).get_all()) == repository(session).count() == 1
+
+
+@pytest.mark.parametrize("way", ["update", "upsert", "bulk_update"])
+def test_updated_at_is_not_set_back_by_a_clock_that_is_behind(session: Session, way: str) -> None:
+    ahead = datetime(2999, 1, 1, tzinfo=UTC)  # as a writer has left it whose clock was ahead
+    tasks = TaskRepository(session)
+    tasks.create(id="t", title="t", created_at=ahead, updated_at=ahead)
+    for owner in ("a", "b"):
+        before = tasks.get_or_raise("t").updated_at
+        if way == "bulk_update":
+            tasks.bulk_update([{"id": "t", "owner": owner}])
+        elif way == "upsert":
+            tasks.upsert(id="t", title="t", owner=owner)
+        else:
+            tasks.update("t", owner=owner)
+        found = tasks.get_or_raise("t")
+        assert found.owner == owner
+        assert found.updated_at >= before
