@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders import Contender, contenders
-from benchmarks.data import World, tidy
+from benchmarks.data import World, catch_up, tidy
 from benchmarks.operations import Operation
 from benchmarks.timing import Effort, Work, medians
 
@@ -76,10 +76,17 @@ def _at_work(
 def _work(operation: Operation, world: World, contender: Contender) -> Work:
     return Work(
         functools.partial(operation.run, contender),
-        functools.partial(operation.arguments, world),
+        functools.partial(_arguments, operation, world),
         functools.partial(operation.undo, world) if operation.undo else _nothing,
         contender.reading if operation.reads and not operation.alone else None,
     )
+
+
+def _arguments(operation: Operation, world: World) -> Any:
+    arguments = operation.arguments(world)
+    if not operation.reads:
+        catch_up(world.database)
+    return arguments
 
 
 def _nothing(_arguments: Any, _answer: Any) -> None:

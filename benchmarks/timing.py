@@ -19,7 +19,7 @@ class Effort(NamedTuple):
     least_rounds: int
 
 
-USUAL = Effort(1.5, 3)
+USUAL = Effort(1.5, 5)
 GROWTH = Effort(0.8, 2)
 QUICK = Effort(0.1, 1)
 
