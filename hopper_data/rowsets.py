@@ -86,6 +86,8 @@ def is_among(database: Database, fields: Sequence[Any]) -> str:
         kind, _, collation = pg_type(fields[0], database.get_sql_context()).partition(" COLLATE ")
         keys = f"SELECT CAST(value AS {kind}){f' COLLATE {collation}' if collation else ''} "
         keys += f"FROM jsonb_array_elements_text(CAST({database.param} AS JSONB))"
+        # An array of keys is looked up in the index in one go.
+        return f"{columns(fields)} = ANY(ARRAY({keys}))"
     return f"({columns(fields)}) IN ({keys})"
 
 
