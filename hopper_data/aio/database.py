@@ -18,8 +18,6 @@ from hopper_data.transactions import Savepoint
 
 __all__ = ["AsyncDatabase"]
 
-_PATIENCE_S = 0.001
-
 
 class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
     """What the asynchronous databases share.
@@ -90,9 +88,7 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
 
     async def _create_pool_async(self) -> Any:
         kept = self.config.pool_size
-        return Places(
-            self.config.max_connections, kept, eager=self.eager or kept, patience_s=_PATIENCE_S
-        )
+        return Places(self.config.max_connections, kept, eager=self.eager or kept)
 
     async def _acquire_conn_async(self) -> Any:
         places = self._pool or await self._ensure_pool()

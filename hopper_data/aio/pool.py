@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["Places"]
 
+_PATIENCE_S = 0.001
 _SOON_S = 0.05
 
 
@@ -19,7 +20,9 @@ class Places:
     `patience_s`, up to `kept`, and where none does for longer, up to `limit`. For one event loop.
     """
 
-    def __init__(self, limit: int, kept: int, *, eager: int, patience_s: float) -> None:
+    def __init__(
+        self, limit: int, kept: int, *, eager: int, patience_s: float = _PATIENCE_S
+    ) -> None:
         self.in_use = 0
         self.idle: list[Any] = []
         self._limit = limit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import sqlite3
 import time
@@ -30,7 +29,6 @@ logger = logging.getLogger("hopper_data")
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 T = TypeVar("T")
 _BATCH = 500
-_PATIENCE_S = 0.001
 
 
 class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDatabase):
@@ -49,7 +47,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         self._shared = shared
         if self.in_memory:
             self._connect_limit_s = None  # the synchronous side has a limit of its own
-        self._turn = Places(1, 1, eager=1, patience_s=_PATIENCE_S)
+        self._turn = Places(1, 1, eager=1)
 
     # -- connections --
 
@@ -148,7 +146,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         connection = self._state.conn or pwasyncio.await_(self.aconnect())
         if self.in_memory:
             return super().begin_read_only()
-        connection.begin_with(begin_read_only, read_only=True)
+        connection.begin_with(_begin_deferred, read_only=True)
         return None
 
     def forbid_writes(self) -> Any:
@@ -311,7 +309,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     def _post_end(self) -> None:
         if self._end_is_due and not self.stale():
             self._end_is_due = False
-            self.conn._tx.put_nowait((None, functools.partial(self._end, self.conn._conn)))
+            self.conn._tx.put_nowait((None, partial(self._end, self.conn._conn)))
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
         self._reads_alone = False
@@ -348,13 +346,11 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         end_first, self._end_is_due = self._end_is_due, False
         self._unanswered, self._ending = True, False
         try:
-            answer = await self.conn._execute(
-                self._call, self.conn._conn, end_first, begin, forbid, fn, sql, *args
-            )
+            with _ending(self.conn._connection, sql):
+                answer = await self.conn._execute(
+                    self._call, self.conn._conn, end_first, begin, forbid, fn, sql, *args
+                )
         except asyncio.CancelledError:
-            # Else the rollback would have to wait for the statement.
-            if self.conn._connection is not None and not control_word(sql):
-                self.conn._connection.interrupt()
             raise
         except _NotBegunError as error:
             self._begin, self._unanswered = begin, False
@@ -412,7 +408,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         return fn(connection, *args)
 
     def _end(self, connection: sqlite3.Connection) -> None:
-        end(connection)
+        _roll_back(connection)
         if self._forbidden:
             self._allow(connection)
 
@@ -451,12 +447,12 @@ def _nothing(connection: sqlite3.Connection, sql: str) -> None:
     """A transaction is begun without a statement."""
 
 
-def begin_read_only(connection: sqlite3.Connection) -> None:
+def _begin_deferred(connection: sqlite3.Connection) -> None:
     """Begin a transaction that keeps nobody from writing."""
     connection.execute("BEGIN DEFERRED")
 
 
-def end(connection: sqlite3.Connection) -> None:
+def _roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is open, if anything."""
     if connection.in_transaction:
         connection.rollback()
@@ -476,7 +472,7 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
         if self._is_pending():
             await asyncio.wait({self._pending})  # else another thread might be the first
         loop = asyncio.get_running_loop()
-        self._pending = loop.run_in_executor(None, self._execute_here, sql, params or ())
+        self._pending = loop.run_in_executor(None, _run, self.conn, sql, params or ())
         self._pending.add_done_callback(asyncio.Future.exception)  # a cancelled task looks at none
         with _ending(self.conn, sql):
             return await asyncio.shield(self._pending)
@@ -498,20 +494,10 @@ class SharedMemoryConnection(pwasyncio.AsyncConnectionWrapper):
         await asyncio.wait({self._pending})
 
     def _undo_and(self, close: Callable[[Any], object]) -> None:
-        end(self.conn)
+        _roll_back(self.conn)
         if self.conn.execute("PRAGMA query_only").fetchone() == (1,):
             self.conn.execute("PRAGMA query_only = OFF")
         close(self.conn)
-
-    def _execute_here(self, sql: str, params: Any) -> Any:
-        cursor = self.conn.execute(sql, params)
-        rows = cursor.fetchall()
-        return pwasyncio.CursorAdapter(
-            rows,
-            lastrowid=cursor.lastrowid,
-            rowcount=cursor.rowcount,
-            description=cursor.description,
-        )
 
 
 @contextmanager
