@@ -202,11 +202,15 @@ def assignment(database: Database, field: Any, value: str, table: str) -> str:
     """What sets a column of `table`; `updated_at` does not go back, whoever waited for whom."""
     name = f'"{field.column_name}"'
     if field.name == "updated_at":
-        if database.dialect == "sqlite":
-            value = f"max({value}, {table}.{name})"
-        else:
-            value = f"greatest({value}, {table}.{name} + INTERVAL '1 microsecond')"
+        value = moved_on_sql(database.dialect, value, f"{table}.{name}")
     return f"{name} = {value}"
+
+
+def moved_on_sql(dialect: str, moment: str, stored: str) -> str:
+    """An `updated_at` that does not go back, whatever the clocks of the machines say."""
+    if dialect == "sqlite":
+        return f"max({moment}, {stored})"
+    return f"greatest({moment}, {stored} + INTERVAL '1 microsecond')"
 
 
 def delete_row_sql(database: Database, model: type[Any]) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from hopper_data import (
 )
 from hopper_data.database import Database, proxy
 from hopper_data.session import open_session
-from tests.forks import PROGRAMS
+from tests.forks import PROGRAMS, in_child
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -34,28 +32,6 @@ def database(request: pytest.FixtureRequest, make_url: Callable[..., str]) -> It
     with using(made):
         yield made
     made.close_pool()
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a fork; an error there is a failure here."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        os.close(reading)
-        try:
-            work()
-        except BaseException:  # noqa: BLE001 - told to the parent
-            os.write(writing, traceback.format_exc().encode())
-        finally:
-            sys.stdout.flush()
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        problem = told.read()
-    _, status = os.waitpid(pid, 0)
-    assert problem == ""
-    assert os.WIFEXITED(status)
 
 
 def names() -> list[str]:

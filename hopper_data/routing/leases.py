@@ -61,10 +61,7 @@ _TOKEN = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid
 
 
 def _moved_on(dialect: str, now: str) -> str:
-    """`updated_at`, which never goes back, whatever the clocks of the machines say."""
-    if dialect == "sqlite":
-        return f"max({now}, updated_at)"
-    return f"greatest({now}, updated_at + INTERVAL '1 microsecond')"
+    return rowsets.moved_on_sql(dialect, now, "updated_at")
 
 
 def _later(dialect: str, delay_s: str) -> str:
