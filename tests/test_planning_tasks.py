@@ -653,7 +653,7 @@ def test_after_eight_writers_a_recount_agrees(database: Database) -> None:
         for number in (1, 2):
             epic = plan.epic(number)
             for part in (1, 2, 3):
-                plan.many(plan.feature(epic, part), 5)
+                plan.many(plan.feature(epic, part), 20)
 
     def write(number: int) -> None:
         chance = random.Random(number)
