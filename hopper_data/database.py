@@ -43,6 +43,7 @@ from hopper_data.libpq import copy_text, hung_up, keep_text, libpq_parameters
 from hopper_data.pool import in_time, watchdog
 from hopper_data.ready import ReadyStatements
 from hopper_data.sqlite_files import path_of, prepare_file
+from hopper_data.sqlite_turns import FileConnection
 from hopper_data.statements import LEADING, control_word
 
 __all__ = [
@@ -79,6 +80,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             regexp_function=True,
             max_connections=config.max_connections,
             check_same_thread=False,
+            factory=sqlite3.Connection if url.in_memory else FileConnection,
         )
         # Not an argument above: the pool has one of the same name.
         self._timeout = config.busy_timeout_ms / 1000
@@ -102,12 +104,13 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         # Inside a transaction SQLite notes how to undo each statement, and opens a file for that
         # as soon as a write with its triggers has touched sixteen pages.
         conn.execute("PRAGMA temp_store = MEMORY")
-        if not self.in_memory:
+        if isinstance(conn, FileConnection):
             self._set_journal_mode(conn, config.journal_mode)
+            conn.in_wal = _journal_mode(conn) == "WAL"
         super()._add_conn_hooks(conn)
 
     def _set_journal_mode(self, conn: sqlite3.Connection, mode: str) -> None:
-        if conn.execute("PRAGMA journal_mode").fetchone()[0].upper() == mode.upper():
+        if _journal_mode(conn) == mode.upper():
             return
         # SQLite does not call its busy handler for this pragma, so processes that open a new
         # file together must try again.
@@ -174,12 +177,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         self._guard.forbids_late = False
-        connection = self.connection()
-        if self.in_memory or lock_type or not isinstance(connection, sqlite3.Connection):
+        connection = self._state.conn or self.connection()
+        if lock_type or not isinstance(connection, FileConnection):
             super().begin(lock_type)
             return
         with translated(self):
-            begin_in_turn(connection, self.config.busy_timeout_ms)
+            connection.begin_in_turn(self.config.busy_timeout_ms)
 
     def commit(self) -> None:
         connection = self._state.conn
@@ -229,11 +232,17 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def connection(self) -> Any:
         self._forbid_now()
-        return super().connection()
+        return self._patient(super().connection())
 
     def cursor(self, named_cursor: Any = None) -> Any:
         self._forbid_now()
+        self._patient(self._state.conn)
         return super().cursor(named_cursor)
+
+    def _patient(self, connection: Any) -> Any:
+        if isinstance(connection, FileConnection):
+            connection.wait_again(self.config.busy_timeout_ms)
+        return connection
 
     def forbid_writes(self) -> Any:
         (before,) = self.execute_sql("PRAGMA query_only").fetchone()
@@ -267,6 +276,10 @@ _LATE = object()
 """In place of what `forbid_writes()` gives, which is then not known yet."""
 
 
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0]).upper()
+
+
 def looked_too_early(error: Exception) -> bool:
     """Whether SQLite may find the table that it missed when it is asked again.
 
@@ -274,35 +287,6 @@ def looked_too_early(error: Exception) -> bool:
     another connection has changed the schema, does not find its own table.
     """
     return str(error).startswith("no such table: ")
-
-
-_SHORTEST_WAIT_S, _LONGEST_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.00002, 0.0001, 0.002
-
-
-def begin_in_turn(connection: sqlite3.Connection, timeout_ms: int) -> None:
-    """BEGIN IMMEDIATE, tried again after a short random time for as long as others write.
-
-    SQLite's own way to wait sleeps up to 100 ms at a time, so that newcomers overtake, and some
-    writers wait for seconds. Most writes are over in a moment, so the first waits are the shortest.
-    """
-    from random import uniform
-
-    deadline = time.monotonic() + timeout_ms / 1000
-    longest_s = _LONGEST_FIRST_WAIT_S
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() > deadline:
-                    raise
-            time.sleep(uniform(_SHORTEST_WAIT_S, longest_s))  # noqa: S311  # no secret
-            longest_s = min(1.2 * longest_s, _LONGEST_WAIT_S)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
 
 
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ContextDecorator,
+    contextmanager,
+    suppress,
+)
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hopper_data.config import DatabaseConfig
@@ -117,23 +123,55 @@ class Session:
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
-@contextmanager
-def open_session(database: Database, *, read_only: bool = False) -> Iterator[Session]:
-    """A session on `database`: a transaction, or a savepoint inside of one."""
-    outermost = database.transaction_depth() == 0
-    opened = database.connect(reuse_if_open=True) if outermost else False
-    enter(database)
-    try:
-        with database.read_only() if read_only else database.atomic():
-            session = Session(database, read_only=read_only, nested=not outermost)
-            try:
-                yield session
-            finally:
-                session.end()
-    finally:
-        leave(database)
-        if opened:
-            database.release()
+class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: N801  # a verb
+    """A session on a database: a transaction, or a savepoint inside of one.
+
+    Without a database, on the one that the proxy stands for when the block begins.
+    """
+
+    # A generator would cost every session as much as a statement.
+    __slots__ = ("_database", "_open", "_read_only")
+
+    def __init__(self, database: Database | None = None, *, read_only: bool = False) -> None:
+        self._database = database
+        self._read_only = read_only
+        self._open: Any = None
+
+    def _recreate_cm(self) -> open_session:
+        return open_session(self._database, read_only=self._read_only)
+
+    def __enter__(self) -> Session:
+        if self._open is not None:
+            raise DatabaseError("this session is open already; each block needs one of its own")
+        database = proxy.obj if self._database is None else self._database
+        nested = database.in_transaction()
+        opened = not nested and database.connect(reuse_if_open=True)
+        enter(database)
+        try:
+            scope: Any
+            if self._read_only:
+                scope = database.read_only()
+            else:
+                scope = database.atomic() if nested else database.transaction()
+            scope.__enter__()
+        except BaseException:
+            leave(database)
+            if opened:
+                database.release()
+            raise
+        session = Session(database, read_only=self._read_only, nested=nested)
+        self._open = (database, opened, scope, session)
+        return session
+
+    def __exit__(self, *exc_info: Any) -> None:
+        (database, opened, scope, session), self._open = self._open, None
+        session.end()
+        try:
+            scope.__exit__(*exc_info)
+        finally:
+            leave(database)
+            if opened:
+                database.release()
 
 
 class SessionFactory:
@@ -151,11 +189,9 @@ class SessionFactory:
         """The settings of the factory's database."""
         return self.database.config
 
-    @contextmanager
-    def get_session(self, *, read_only: bool = False) -> Iterator[Session]:
+    def get_session(self, *, read_only: bool = False) -> AbstractContextManager[Session]:
         """A session: commits at the end, rolls back on an exception. Nested, a savepoint."""
-        with open_session(self.database, read_only=read_only) as session:
-            yield session
+        return open_session(self.database, read_only=read_only)
 
     def get_async_session(
         self, *, read_only: bool = False
@@ -188,8 +224,7 @@ class SessionFactory:
         self.close()
 
 
-@contextmanager
-def get_sync_session(*, read_only: bool = False) -> Iterator[Session]:
+def get_sync_session(*, read_only: bool = False) -> AbstractContextManager[Session]:
     """A session on the database that the proxy stands for.
 
     Takes a connection, opens a transaction, commits at the end, rolls back on any exception and
@@ -198,8 +233,7 @@ def get_sync_session(*, read_only: bool = False) -> Iterator[Session]:
     A write transaction on SQLite makes other writers wait. `read_only=True` opens one that blocks
     nobody, sees one state of the data throughout, and cannot write.
     """
-    with open_session(proxy.obj, read_only=read_only) as session:
-        yield session
+    return open_session(read_only=read_only)
 
 
 def get_async_session(*, read_only: bool = False) -> AbstractAsyncContextManager[AsyncSession]:

@@ -17,9 +17,10 @@ from playhouse import pwasyncio
 
 from hopper_data.aio.database import AsyncDatabase
 from hopper_data.aio.pool import Places
-from hopper_data.database import SqliteDatabase, begin_in_turn, looked_too_early
+from hopper_data.database import SqliteDatabase, looked_too_early
 from hopper_data.driver_errors import locked, translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
+from hopper_data.sqlite_turns import FileConnection
 from hopper_data.statements import control_word
 
 __all__ = ["AsyncSqliteDatabase"]
@@ -140,7 +141,7 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         if not connection.has_turn:
             pwasyncio.await_(self._take_turn())
             connection.has_turn = True
-        connection.begin_with(partial(begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
+        connection.begin_with(partial(_begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
 
     def begin_read_only(self) -> Any:
         connection = self._state.conn or pwasyncio.await_(self.aconnect())
@@ -269,7 +270,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
 
     has_turn = False
     """Whether its task is the one writer among those of the event loop."""
-    _begin: Callable[[sqlite3.Connection], object] | None = None
+    _begin: Callable[[FileConnection], object] | None = None
     _read_only = False
     _forbidden = False
     _reads_alone = True
@@ -278,7 +279,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     _end_is_due = False
 
     def begin_with(
-        self, begin: Callable[[sqlite3.Connection], object], *, read_only: bool = False
+        self, begin: Callable[[FileConnection], object], *, read_only: bool = False
     ) -> None:
         """Let the next statement begin a transaction."""
         self._begin, self._read_only, self._reads_alone = begin, read_only, True
@@ -389,9 +390,9 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
 
     def _call(
         self,
-        connection: sqlite3.Connection,
+        connection: FileConnection,
         end_first: bool,
-        begin: Callable[[sqlite3.Connection], object] | None,
+        begin: Callable[[FileConnection], object] | None,
         forbid: bool,
         fn: Callable[..., T],
         *args: Any,
@@ -445,6 +446,12 @@ def _fetch(connection: sqlite3.Connection, sql: str, params: Any) -> list[Any]:
 
 def _nothing(connection: sqlite3.Connection, sql: str) -> None:
     """A transaction is begun without a statement."""
+
+
+def _begin_in_turn(connection: FileConnection, timeout_ms: int) -> None:
+    """Begin a transaction that may write."""
+    connection.begin_in_turn(timeout_ms)
+    connection.wait_again(timeout_ms)
 
 
 def _begin_deferred(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,62 @@
+"""How the writers of a SQLite file take turns."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+__all__ = ["FileConnection"]
+
+_NEWCOMER_S, _WAITED_S, _NEXT_S = 0.004, 0.016, 0.0003
+
+
+class FileConnection(sqlite3.Connection):
+    """A connection to a SQLite file.
+
+    SQLite's own way to wait for a lock sleeps up to 100 ms at a time, so that newcomers overtake,
+    and some writers wait for seconds. So a writer that takes its turn switches it off. In WAL mode,
+    where nothing else waits inside a transaction, it stays off until it is needed: to switch it
+    costs as much as to begin.
+
+    A newcomer leaves the others time for several transactions, since one that follows its own finds
+    the pages that it needs where it left them. Whoever has waited for a while asks ever again, and
+    is next.
+    """
+
+    in_wal = False
+    _waits = True
+
+    def begin_in_turn(self, timeout_ms: int) -> None:
+        """BEGIN IMMEDIATE, tried again after a short random time for as long as others write."""
+        if self._waits:
+            self.execute("PRAGMA busy_timeout = 0")
+            self._waits = False
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            self._try_again(error, timeout_ms)
+        finally:
+            if not self.in_wal:
+                self.wait_again(timeout_ms)
+
+    def _try_again(self, error: sqlite3.OperationalError, timeout_ms: int) -> None:
+        from random import uniform
+
+        start, limit_s, waited_s = time.monotonic(), timeout_ms / 1000, 0.0
+        while error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and waited_s < limit_s:
+            about_s = _NEWCOMER_S if waited_s < _WAITED_S else _NEXT_S
+            time.sleep(about_s * uniform(0.5, 1.5))  # noqa: S311  # no secret
+            waited_s = time.monotonic() - start
+            try:
+                self.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as another:
+                error = another
+            else:
+                return
+        raise error
+
+    def wait_again(self, timeout_ms: int) -> None:
+        """Let SQLite wait for locks by itself."""
+        if not self._waits:
+            self._waits = True
+            self.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")

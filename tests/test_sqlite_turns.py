@@ -1,0 +1,131 @@
+"""Writers of a SQLite file take turns, and SQLite waits by itself for whatever is not a turn."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from hopper_data import TaskRepository, create_database, get_sync_session, using
+from hopper_data.database import Database
+from hopper_data.errors import DatabaseError, DatabaseUnavailable
+from hopper_data.migrations import migrate
+from hopper_data.session import open_session
+from hopper_data.sqlite_turns import FileConnection
+
+
+def make(path: Path, **settings: object) -> Database:
+    database = create_database(f"sqlite:///{path}", **settings)
+    migrate(database=database)
+    return database
+
+
+def busy_timeout(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+
+def test_sqlite_waits_wherever_a_caller_can_look(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db")
+    with open_session(database) as session:
+        TaskRepository(session).create(id="a", title="A")
+        own = database._state.conn
+        assert isinstance(own, FileConnection)
+        assert busy_timeout(own) == 0  # nothing waits in a transaction of the write-ahead log
+        assert session.execute("PRAGMA busy_timeout") == [(5000,)]
+    with open_session(database) as session:
+        TaskRepository(session).create(id="b", title="B")
+    with open_session(database, read_only=True) as session:
+        assert database._state.conn is own
+        assert busy_timeout(own) == 5000
+    with open_session(database) as session:
+        TaskRepository(session).create(id="c", title="C")
+    assert busy_timeout(database.connection()) == 5000
+    database.close_pool()
+
+
+def test_sqlite_waits_in_every_transaction_without_a_write_ahead_log(tmp_path: Path) -> None:
+    # Its COMMIT waits for readers.
+    database = make(tmp_path / "x.db", journal_mode="delete", busy_timeout_ms=1234)
+    with open_session(database) as session:
+        TaskRepository(session).create(id="a", title="A")
+        assert busy_timeout(database._state.conn) == 1234
+    database.close_pool()
+
+
+def test_a_turn_that_does_not_come_is_told(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db", busy_timeout_ms=60)
+    other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with (
+        pytest.raises(DatabaseUnavailable, match="locked by another writer"),
+        open_session(database),
+    ):
+        pass
+    other.execute("COMMIT")
+    other.close()
+    with open_session(database) as session:
+        TaskRepository(session).create(id="a", title="A")
+    database.close_pool()
+
+
+def test_another_error_than_a_lock_is_not_waited_for(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None, factory=FileConnection)
+    connection.begin_in_turn(60_000)
+    with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+        connection.begin_in_turn(60_000)
+    connection.close()
+
+
+def test_a_newcomer_gets_its_turn_among_writers_that_never_pause(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db", busy_timeout_ms=60_000)
+    ended = threading.Event()
+    counts = {"first": 0, "second": 0}
+
+    def write(name: str) -> None:
+        while not ended.is_set():
+            with open_session(database) as session:
+                TaskRepository(session).create(title=name)
+            counts[name] += 1
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in counts]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        with open_session(database) as session:
+            TaskRepository(session).create(id=f"newcomer-{number}", title="Newcomer")
+    ended.set()
+    for thread in threads:
+        thread.join()
+    with open_session(database, read_only=True) as session:
+        assert TaskRepository(session).count() == sum(counts.values()) + 20
+    database.close_pool()
+
+
+# -- the block of a session -----------------------------------------------------------------------
+
+
+def test_the_block_of_a_session_is_used_again_but_not_twice_at_once(database: Database) -> None:
+    block = open_session(database)
+    with block as session:
+        TaskRepository(session).create(id="a", title="A")
+        with pytest.raises(DatabaseError, match="open already"), block:
+            pass
+    with block as session:
+        assert TaskRepository(session).exists("a")
+
+
+def test_a_session_can_decorate_a_function(database: Database) -> None:
+    with using(database):
+
+        @get_sync_session()
+        def fail(depth: int) -> None:
+            assert database.in_transaction()
+            if depth:
+                fail(depth - 1)
+            raise ValueError("enough")
+
+        with pytest.raises(ValueError, match="enough"):
+            fail(2)
+    assert not database.in_transaction()
