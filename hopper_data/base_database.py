@@ -14,7 +14,7 @@ import peewee
 from hopper_data.config import DatabaseConfig, DatabaseURL
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
-from hopper_data.pool import PooledConnections
+from hopper_data.pool import JUST_NOW_S, PooledConnections
 from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint
 
 __all__ = ["Database"]
@@ -60,11 +60,18 @@ class Database(PooledConnections):
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         with translated(self):
-            return super().connect(reuse_if_open)
+            opened = super().connect(reuse_if_open)
+        self._guard.answered = time.perf_counter()  # the pool has made sure of it
+        return opened
 
     def has_lost_connection(self) -> bool:
         """Whether the server has ended this thread's connection; asks only this machine."""
         return False
+
+    def _may_be_lost(self) -> bool:
+        """Whether this thread's connection is lost; one that has just answered is not asked."""
+        silent_s = time.perf_counter() - getattr(self._guard, "answered", 0.0)
+        return silent_s > JUST_NOW_S and self.has_lost_connection()
 
     def _log_query(self, sql: str, params: Any) -> None:
         # Never the values: they may be credentials.
@@ -160,7 +167,8 @@ class Database(PooledConnections):
         return rows
 
     def _note_time(self, sql: str, start: float) -> None:
-        if (time.perf_counter() - start) * 1000 >= self.config.slow_query_ms:
+        self._guard.answered = now = time.perf_counter()
+        if (now - start) * 1000 >= self.config.slow_query_ms:
             self._log_statement(sql, start)
 
     def _is_watched(self) -> bool:

@@ -526,7 +526,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def _begin_late(self, statement: str) -> None:
         self.connection()
-        if self.has_lost_connection():
+        if self._may_be_lost():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before it was used")
         self._set_guard(0, is_open=False)
         self._guard.begin = statement
@@ -564,7 +564,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"
             )
-        if self.has_lost_connection():
+        if self._may_be_lost():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
         try:
             super().commit()

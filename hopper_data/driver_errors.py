@@ -83,8 +83,10 @@ def translate(error: BaseException, database: Described) -> DatabaseError:
         return _translate_sqlite(original, database)
     if state:
         return _translate_state(state, original, database)
-    # psycopg2 does not always have a better class for a lost connection than DatabaseError.
-    lost = isinstance(original, OSError) or database.has_lost_connection()
+    # psycopg2 does not always have a better class for a lost connection than DatabaseError, which
+    # it uses for nothing else that has no code; nor is the connection always there to be asked.
+    bare = (type(original).__module__, type(original).__name__) == ("psycopg2", "DatabaseError")
+    lost = bare or isinstance(original, OSError) or database.has_lost_connection()
     if lost or any(base.__name__ in _CONNECTION_ERRORS for base in type(original).__mro__):
         return DatabaseUnavailable(f"{database.label}: {_first_line(original)}")
     return DatabaseError(f"{database.label}: {_first_line(original)}")

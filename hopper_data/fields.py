@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -597,6 +597,11 @@ def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
 def dump_json(value: Any) -> str:
     """Compact JSON with sorted keys, so that equal documents are equal texts."""
     return _ENCODER.encode(value)
+
+
+def dump_texts(texts: Sequence[str]) -> str:
+    """What `dump_json()` gives for a list of nothing but texts, in half of the time."""
+    return f"[{','.join(map(_ENCODER.encode, texts))}]"
 
 
 # `json.dumps` would make one each time.

@@ -22,11 +22,13 @@ from playhouse.pool import PoolConnection, PooledDatabase
 from hopper_data.config import DatabaseConfig
 from hopper_data.errors import DatabaseError, PoolTimeout
 
-__all__ = ["PooledConnections", "in_time", "watchdog"]
+__all__ = ["JUST_NOW_S", "PooledConnections", "in_time", "watchdog"]
 
 T = TypeVar("T")
 _LOOK_AGAIN_S = 1.0
 _FRESH_S = 0.1
+JUST_NOW_S = 0.0002
+"""For so long after an answer a connection is not asked whether it is there."""
 
 
 class PooledConnections(PooledDatabase):
@@ -174,8 +176,11 @@ class PooledConnections(PooledDatabase):
             return False
         if not self.config.pre_ping:
             return True
-        # Where the server has just answered, what this machine knows of the connection will do.
-        fresh = time.monotonic() - idle_since < _FRESH_S
+        idle_s = time.monotonic() - idle_since
+        if idle_s < JUST_NOW_S:
+            return True
+        # Where the server has answered lately, what this machine knows of the connection will do.
+        fresh = idle_s < _FRESH_S
         closed = self._has_hung_up if fresh else self._is_closed
         return not closed(entry.connection)
 

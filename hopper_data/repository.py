@@ -223,17 +223,17 @@ class Repository(Generic[M]):
         if not fastpath.is_enabled():
             return self._update_by_peewee(key, changes)
         database, model = self.database, self.model
+        shape = ("update", *changes)
         guarded = [field for field in guarded_fields(model) if field.name in changes]
-        sql = self._statements.text(
-            database,
-            ("update", *changes, *[changes[field.name] for field in guarded]),
-            lambda: rowsets.update_row_sql(
-                database,
-                model,
-                [self._field(name) for name in changes],
-                {field: field.sources(changes[field.name]) for field in guarded},
-            ),
-        )
+        if guarded:
+            shape += tuple(changes[field.name] for field in guarded)
+        sql = self._statements.known(database, shape)
+        if sql is None:
+            fields = [self._field(name) for name in changes]
+            guards = {field: field.sources(changes[field.name]) for field in guarded}
+            sql = self._statements.keep(
+                database, shape, rowsets.update_row_sql(database, model, fields, guards)
+            )
         values = fastpath.parameters(model, {**changes, **key})
         return fastpath.build_models(model, database.send(sql, values).fetchall())
 
@@ -390,13 +390,13 @@ class Repository(Generic[M]):
         numbered = meta.auto_increment and not given
         own = [meta.primary_key] if meta.auto_increment else []
 
-        def write() -> str:
+        sql = self._statements.known(database, ("insert", given))
+        if sql is None:
             fields = [field for field in meta.sorted_fields if not field.auto_increment]
-            return rowsets.insert_row_sql(
+            text = rowsets.insert_row_sql(
                 database, model, fields + (own if given else []), own if numbered else ()
             )
-
-        sql = self._statements.text(database, ("insert", given), write)
+            sql = self._statements.keep(database, ("insert", given), text)
         values = fastpath.row_parameters(model, row)
         cursor = database.send(sql, (*values, row[own[0].name]) if given else values)
         if numbered:
@@ -406,8 +406,8 @@ class Repository(Generic[M]):
         database, model = self.database, self.model
         if len(keys) > 1 or not fastpath.is_enabled():
             return rowsets.delete_rows(database, model, keys)
-        sql = self._statements.text(
-            database, "delete", lambda: rowsets.delete_row_sql(database, model)
+        sql = self._statements.known(database, "delete") or self._statements.keep(
+            database, "delete", rowsets.delete_row_sql(database, model)
         )
         deleted: int = database.send(sql, self._encoded(keys[0])).rowcount
         return deleted

@@ -30,6 +30,7 @@ from hopper_data import (
     using,
 )
 from hopper_data.database import Database
+from hopper_data.driver_errors import translated
 from hopper_data.session import open_session
 from tests.conftest import AdminCursor
 from tests.servers import Server, end, make_entries, numbers, own_server
@@ -199,6 +200,20 @@ def test_a_connection_that_ends_inside_a_session_takes_its_writes_along(
         add(session, 2)
     assert_well(database)
     assert numbers(database) == []
+
+
+def test_what_libpq_says_without_a_code_it_says_of_the_connection(database: Database) -> None:
+    # psycopg2 has no better class where a restart ends a connection, which may be gone by then.
+    silent = psycopg2.DatabaseError("server closed the connection unexpectedly")
+    told = peewee.DatabaseError("server closed the connection unexpectedly")
+    told.orig = silent
+    for error in (silent, told):
+        with pytest.raises(DatabaseUnavailable, match="closed the") as caught, translated(database):
+            raise error
+        assert caught.value.retryable
+    with pytest.raises(DatabaseError) as refused, translated(database):
+        raise psycopg2.ProgrammingError("can't execute an empty query")
+    assert not isinstance(refused.value, DatabaseUnavailable)
 
 
 def test_what_follows_a_lost_connection_is_never_written_alone(

@@ -20,6 +20,7 @@ from hopper_data import (
     using,
 )
 from hopper_data.database import Database, proxy
+from hopper_data.routing.models import new_task_id
 from hopper_data.session import open_session
 from tests.forks import PROGRAMS, in_child
 
@@ -128,3 +129,11 @@ def test_grandchildren(database: Database) -> None:
 
     in_child(child)
     assert names() == ["child", "child again", "grandchild"]
+
+
+def test_parent_and_children_make_ids_of_their_own(tmp_path: Path) -> None:
+    new_task_id()  # there is chance left for more
+    for number in range(2):
+        in_child(lambda: (tmp_path / str(number)).write_text(new_task_id()))  # noqa: B023
+    made = [new_task_id(), *(file.read_text() for file in tmp_path.iterdir())]
+    assert len({key[-7:] for key in made}) == 3  # which are chance alone

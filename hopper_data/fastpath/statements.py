@@ -85,14 +85,15 @@ class Statements:
             self._keep(key, sql)
         return sql, params
 
-    def text(self, database: Database, shape: Hashable, write: Callable[[], str]) -> str:
-        """The statement about one row and its key for a shape, from `write()` if it is new."""
-        key = (database.dialect, database.schema_prefix, shape)
-        text = self._texts.get(key)
-        if text is None:
-            text = KeyedStatement(write())
-            self._keep(key, text)
-        return text
+    def known(self, database: Database, shape: Hashable) -> str | None:
+        """The statement about one row and its key for a shape, None where it is new."""
+        return self._texts.get((database.dialect, database.schema_prefix, shape))
+
+    def keep(self, database: Database, shape: Hashable, text: str) -> str:
+        """Keep the statement about one row and its key for a shape."""
+        statement = KeyedStatement(text)
+        self._keep((database.dialect, database.schema_prefix, shape), statement)
+        return statement
 
     def _keep(self, key: Hashable, text: str) -> None:
         if len(self._texts) >= _MOST:

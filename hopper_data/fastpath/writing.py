@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hopper_data import fields as kinds
-from hopper_data.fields import dump_json
+from hopper_data.fields import dump_json, dump_texts
 from hopper_data.model import BaseModel
 
 __all__ = ["parameters", "row_parameters"]
@@ -46,11 +46,23 @@ def _make_encoder(model: type[BaseModel]) -> Encode:
         value = f"get({field.name!r})"
         if encode is not None:
             names[f"encode{number}"] = encode
-            value = f"None if (v := {value}) is None else encode{number}(v)"
+            text = f"encode{number}(v)"
+            if _is_moment(field):  # a new row has the same one twice
+                text = f"text if v is moment else (text := encode{number}(moment := v))"
+            value = f"None if (v := {value}) is None else {text}"
         items.append(value)
-    source = f"def encode(row):\n    get = row.get\n    return ({', '.join(items)},)\n"
+    source = (
+        "def encode(row):\n"
+        "    get = row.get\n"
+        "    moment = text = None\n"
+        f"    return ({', '.join(items)},)\n"
+    )
     exec(compile(source, f"<parameters of {model.__name__}>", "exec"), names)  # noqa: S102  # ours
     return names["encode"]  # type: ignore[no-any-return]
+
+
+def _is_moment(field: Any) -> bool:
+    return type(field).encode is kinds.UTCDateTimeField.encode
 
 
 def _encoder(field: Any) -> Callable[[Any], Any] | None:
@@ -60,6 +72,6 @@ def _encoder(field: Any) -> Callable[[Any], Any] | None:
     if type(field).encode is kinds.CheckedField.encode:
         return None
     if type(field).encode is kinds.JSONField.encode:
-        return dump_json
+        return dump_texts if field.items is str else dump_json
     encode: Callable[[Any], Any] = field.encode
     return encode

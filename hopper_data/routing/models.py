@@ -47,8 +47,26 @@ __all__ = [
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
-_id_lock = threading.Lock()
 _last_id = 0
+
+
+def _begin_ids() -> None:
+    """Start anew, as in the child after a fork, which would make the ids of its parent."""
+    global _id_lock, _chances
+    _id_lock, _chances = threading.Lock(), []
+
+
+_id_lock: threading.Lock
+_chances: list[int]
+_begin_ids()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_ids)
+
+
+def _make_chances() -> list[int]:
+    """Random numbers of 36 bits, many at a time: the system is asked once for all of them."""
+    octets = os.urandom(5 * 200)
+    return [int.from_bytes(octets[at : at + 5]) >> 4 for at in range(0, len(octets), 5)]
 
 
 def new_task_id() -> str:
@@ -56,13 +74,17 @@ def new_task_id() -> str:
 
     Ids that one process makes rise; those of several processes sort by the millisecond.
     """
-    global _last_id
-    chance = int.from_bytes(os.urandom(5)) >> 4
-    number = (int(time.time() * 1000) << 36) | chance
+    global _last_id, _chances
+    number = int(time.time() * 1000) << 36
     with _id_lock:
-        _last_id = number = max(number, _last_id + 1)
-    pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(70, -1, -10)]
-    return "task-" + "".join(pairs)
+        _chances = _chances or _make_chances()
+        _last_id = number = max(number | _chances.pop(), _last_id + 1)
+    pairs = _PAIRS
+    return (
+        f"task-{pairs[number >> 70 & 1023]}{pairs[number >> 60 & 1023]}"
+        f"{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}{pairs[number >> 30 & 1023]}"
+        f"{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}{pairs[number & 1023]}"
+    )
 
 
 class Project(BaseModel):
