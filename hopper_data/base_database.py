@@ -61,7 +61,8 @@ class Database(PooledConnections):
     def connect(self, reuse_if_open: bool = False) -> bool:
         with translated(self):
             opened = super().connect(reuse_if_open)
-        self._guard.answered = time.perf_counter()  # the pool has made sure of it
+        if self.config.pre_ping:
+            self._guard.answered = time.perf_counter()  # the pool has made sure of it
         return opened
 
     def has_lost_connection(self) -> bool:
