@@ -348,9 +348,9 @@ class Repository(Generic[M]):
                 return self._bulk_update(changes)
 
     def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
-        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        groups: dict[frozenset[str], list[dict[str, Any]]] = {}
         for key, change in changes:
-            groups.setdefault(tuple(sorted(change)), []).append({**key, **change})
+            groups.setdefault(frozenset(change), []).append({**key, **change})
         return sum(
             rowsets.update_rows(self.database, self.model, names, group)
             for names, group in groups.items()
@@ -607,7 +607,7 @@ class Repository(Generic[M]):
         stored = {tuple(key): moment for *key, moment in locked}
         for key, change in changes:
             moment = change.setdefault(field.name, now)
-            if tuple(key.values()) in stored:
+            if stored and tuple(key.values()) in stored:
                 change[field.name] = moved_on(moment, stored[tuple(key.values())])
 
     def _bulk_changes(
@@ -615,10 +615,13 @@ class Repository(Generic[M]):
     ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         keys = self.model._meta.get_primary_keys()
         seen: set[tuple[Any, ...]] = set()
+        names: dict[Any, str] = {}
         result = []
         for number, row in enumerate(rows):
-            named = {find_field(self.model, name).name: value for name, value in row.items()}
-            parts = tuple(named.pop(field.name, None) for field in keys)
+            if not names.keys() >= row.keys():
+                names.update((name, find_field(self.model, name).name) for name in row)
+            named = {names[name]: value for name, value in row.items()}
+            parts = tuple([named.pop(field.name, None) for field in keys])
             key = self._key(parts if len(keys) > 1 else parts[0])
             values = tuple(key.values())
             if values in seen:

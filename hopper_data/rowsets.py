@@ -2,7 +2,7 @@
 
 One parameter carries any number of rows, so bulk work needs no batches of placeholders, and the
 statement is the same text for ten rows as for ten thousand. `json_each` on SQLite and
-`jsonb_to_recordset` on PostgreSQL are the two ways to read it.
+`jsonb_array_elements` on PostgreSQL are the two ways to read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import peewee
 
 from hopper_data.database import Database
-from hopper_data.fields import JSONField, dump_json
+from hopper_data.fields import CheckedField, JSONField, dump_json
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
 
@@ -31,16 +31,25 @@ def chunks(rows: Iterable[Any], size: int = _CHUNK) -> Iterator[list[Any]]:
 
 def rowset(database: Database, fields: Sequence[Any], alias: str = "v") -> str:
     """SQL for a table `alias` of the columns of `fields`, read from one JSON parameter."""
+    items = {
+        "sqlite": f"json_each({database.param})",
+        "postgresql": f"jsonb_array_elements(CAST({database.param} AS JSONB)) AS row(value)",
+    }
+    columns = ", ".join(
+        f'{_item(database, field, place)} AS "{field.column_name}"'
+        for place, field in enumerate(fields)
+    )
+    return f"(SELECT {columns} FROM {items[database.dialect]}) AS {alias}"
+
+
+def _item(database: Database, field: Any, place: int) -> str:
+    """The value of a field in a row of `document()`."""
+    if isinstance(field, JSONField):
+        return f"nullif(value -> {place}, 'null')"  # what is not given, since no document is null
     if database.dialect == "sqlite":
-        columns = ", ".join(
-            f"value {'->' if isinstance(field, JSONField) else '->>'} '$.{field.column_name}' "
-            f'AS "{field.column_name}"'
-            for field in fields
-        )
-        return f"(SELECT {columns} FROM json_each({database.param})) AS {alias}"
-    ctx = database.get_sql_context()
-    columns = ", ".join(f'"{field.column_name}" {pg_type(field, ctx)}' for field in fields)
-    return f"jsonb_to_recordset(CAST({database.param} AS JSONB)) AS {alias}({columns})"
+        return f"value ->> {place}"
+    kind, _, collation = pg_type(field, database.get_sql_context()).partition(" COLLATE ")
+    return f"CAST(value ->> {place} AS {kind}){f' COLLATE {collation}' if collation else ''}"
 
 
 def pg_type(field: Any, ctx: Any) -> str:
@@ -53,27 +62,27 @@ def pg_type(field: Any, ctx: Any) -> str:
     return str(field.ddl_datatype(ctx).sql)
 
 
-def document(fields: Sequence[Any], rows: Iterable[Row]) -> str:
-    """Normalized rows as the JSON that `rowset` reads; what is None is left out."""
-    encoders = [(field.name, field.column_name, _encoder(field)) for field in fields]
-    return dump_json(
-        [
-            {
-                column: encode(row[name])
-                for name, column, encode in encoders
-                if row.get(name) is not None
-            }
-            for row in rows
-        ]
-    )
+def document(fields: Sequence[Any], rows: Sequence[Row]) -> str:
+    """Normalized rows as the JSON that `rowset` reads: for each the values of `fields`."""
+    return dump_json([*zip(*(_column(field, rows) for field in fields), strict=True)])
 
 
-def _encoder(field: Any) -> Any:
-    return _as_it_is if isinstance(field, JSONField) else field.encode
+def _column(field: Any, rows: Sequence[Row]) -> list[Any]:
+    name, known = field.name, _Encoded(field)
+    if isinstance(field, JSONField) or type(field).encode is CheckedField.encode:
+        return [row.get(name) for row in rows]  # as it is
+    return [None if (value := row.get(name)) is None else known[value] for row in rows]
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+class _Encoded(dict[Any, Any]):
+    """Values of a field, encoded: many rows have the same words, keys and moments."""
+
+    def __init__(self, field: Any) -> None:
+        self._encode = field.encode
+
+    def __missing__(self, value: Any) -> Any:
+        encoded = self[value] = self._encode(value)
+        return encoded
 
 
 def is_among(database: Database, fields: Sequence[Any]) -> str:
@@ -91,7 +100,7 @@ def is_among(database: Database, fields: Sequence[Any]) -> str:
     return f"({columns(fields)}) IN ({keys})"
 
 
-def key_document(fields: Sequence[Any], keys: Iterable[Row]) -> str:
+def key_document(fields: Sequence[Any], keys: Sequence[Row]) -> str:
     """Keys as the JSON that `is_among()` reads."""
     if len(fields) > 1:
         return document(fields, keys)

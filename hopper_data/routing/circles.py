@@ -173,9 +173,10 @@ class AcyclicRepository(Repository[M]):
         )
 
     def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
+        field = self.references.field
+        referring = [{**key, **change} for key, change in changes if field in change]
         return self._without_circle(
-            [{**key, **change} for key, change in changes],
-            lambda: super(AcyclicRepository, self)._bulk_update(changes),
+            referring, lambda: super(AcyclicRepository, self)._bulk_update(changes)
         )
 
     def _without_circle(self, rows: Rows, write: Callable[[], T]) -> T:
