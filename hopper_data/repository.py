@@ -34,6 +34,7 @@ from hopper_data.querying import (
     parse_order,
 )
 from hopper_data.session import Session
+from hopper_data.statements import bind_parameters
 from hopper_data.violations import explain
 
 if TYPE_CHECKING:
@@ -223,19 +224,24 @@ class Repository(Generic[M]):
         if not fastpath.is_enabled():
             return self._update_by_peewee(key, changes)
         database, model = self.database, self.model
-        shape = ("update", *changes)
-        guarded = [field for field in guarded_fields(model) if field.name in changes]
-        if guarded:
-            shape += tuple(changes[field.name] for field in guarded)
+        sql = self._statements.known(database, ("update", *changes))
+        if sql is None:
+            sql = self._update_sql(database, changes)
+        values = fastpath.parameters(model, {**changes, **key})
+        return fastpath.build_models(model, database.send(sql, values).fetchall())
+
+    def _update_sql(self, database: Database, changes: Mapping[str, Any]) -> str:
+        guarded = [field for field in guarded_fields(self.model) if field.name in changes]
+        shape: tuple[Any, ...] = ("update", *changes)
+        if guarded:  # what a status may have been before depends on what it is to be
+            shape = (shape, *[changes[field.name] for field in guarded])
         sql = self._statements.known(database, shape)
         if sql is None:
             fields = [self._field(name) for name in changes]
             guards = {field: field.sources(changes[field.name]) for field in guarded}
-            sql = self._statements.keep(
-                database, shape, rowsets.update_row_sql(database, model, fields, guards)
-            )
-        values = fastpath.parameters(model, {**changes, **key})
-        return fastpath.build_models(model, database.send(sql, values).fetchall())
+            sql = rowsets.update_row_sql(database, self.model, fields, guards)
+            sql = self._statements.keep(database, shape, sql)
+        return sql
 
     def _update_by_peewee(self, key: dict[str, Any], changes: dict[str, Any]) -> list[M]:
         values = {self._field(name): value for name, value in changes.items()}
@@ -341,11 +347,13 @@ class Repository(Generic[M]):
             changes = self._bulk_changes(given)
             if not changes:
                 return 0
-            rows = [{**key, **change} for key, change in changes]
-            with self._explaining(rows), self.database.atomic():
-                self._stamp(changes)
-                self._check_transitions(changes)
-                return self._bulk_update(changes)
+            try:
+                with self.database.atomic():
+                    self._stamp(changes)
+                    self._check_transitions(changes)
+                    return self._bulk_update(changes)
+            except ConstraintViolation as violation:
+                self._explain(violation, [{**key, **change} for key, change in changes])
 
     def _bulk_update(self, changes: list[tuple[dict[str, Any], dict[str, Any]]]) -> int:
         groups: dict[frozenset[str], list[dict[str, Any]]] = {}
@@ -508,8 +516,10 @@ class Repository(Generic[M]):
         return rows[0] if rows else None
 
     def _rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """The rows of a statement written by hand, with `?` as placeholder."""
-        return self.session.query(sql, params)
+        """The rows of a query written by hand, with `?` as placeholder."""
+        database = self.database
+        statement, values = bind_parameters(sql, params, database.dialect)
+        return database.fetch_all(statement, values or ())
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
