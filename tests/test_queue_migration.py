@@ -15,7 +15,7 @@ from hopper_data import (
     run_migrations,
 )
 from hopper_data.database import Database
-from hopper_data.session import open_session
+from hopper_data.session import Session, open_session
 
 BEFORE, QUEUE, CLAIMS = "003_chat", "004_queue", "005_claims"
 OLD_COLUMNS = "id, title, status, priority, owner, tags, depends_on, created_at, updated_at"
@@ -128,3 +128,34 @@ def test_a_changed_function_is_told(make_url: Callable[..., str]) -> None:
             with pytest.raises(DatabaseError, match="run `hopper-data migrate` first"):
                 tasks.claim_next("a")
             assert tasks.count() == 0
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_whoever_depends_is_found_with_and_without_pending_lists(empty_database: Database) -> None:
+    def indexes() -> list[str]:
+        sql = "SELECT indexdef FROM pg_indexes WHERE indexdef LIKE ? ORDER BY indexname"
+        with open_session(empty_database) as session:
+            return [definition for (definition,) in session.execute(sql, ("%USING gin%",))]
+
+    def plan(session: Session) -> str:
+        # No task may be looked at that the index does not name.
+        session.execute("SET LOCAL enable_seqscan = off")
+        sql = "EXPLAIN SELECT id FROM tasks WHERE depends_on @> jsonb_build_array('0'::text)"
+        return "\n".join(line for (line,) in session.execute(sql))
+
+    run_migrations(CLAIMS)
+    before = indexes()
+    fill(empty_database)
+    for version in ("head", CLAIMS, "head"):
+        run_migrations(version)
+        with open_session(empty_database) as session:
+            tasks = TaskRepository(session)
+            tasks.create(id=version, title="x", depends_on=["0", "nobody"])
+            assert [task.id for task in tasks.get_blocking_tasks(version)] == ["0"]
+            assert "idx_tasks_depends_on" in plan(session)
+            tasks.delete(version)
+    assert check_schema() == []
+    assert all("fastupdate" in index or "gin_pending_list_limit" in index for index in indexes())
+    run_migrations(CLAIMS)
+    assert indexes() == before
+    assert "index idx_tasks_depends_on is" in "\n".join(check_schema())
