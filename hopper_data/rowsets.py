@@ -7,14 +7,22 @@ statement is the same text for ten rows as for ten thousand. `json_each` on SQLi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import peewee
 
 from hopper_data.database import Database
-from hopper_data.fields import CheckedField, JSONField, dump_json
+from hopper_data.fields import (
+    CheckedField,
+    EnumField,
+    ForeignKeyField,
+    JSONField,
+    UTCDateTimeField,
+    UUID7Field,
+    dump_json,
+)
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
 
@@ -68,10 +76,26 @@ def document(fields: Sequence[Any], rows: Sequence[Row]) -> str:
 
 
 def _column(field: Any, rows: Sequence[Row]) -> list[Any]:
-    name, known = field.name, _Encoded(field)
+    name, encode = field.name, _encoder(field)
+    if encode is None:
+        return [row.get(name) for row in rows]
+    return [None if (value := row.get(name)) is None else encode(value) for row in rows]
+
+
+def _encoder(field: Any) -> Callable[[Any], Any] | None:
+    """What encodes a value of a field; None where it travels as it is."""
+    if isinstance(field, ForeignKeyField):
+        return _encoder(field.rel_field)
     if isinstance(field, JSONField) or type(field).encode is CheckedField.encode:
-        return [row.get(name) for row in rows]  # as it is
-    return [None if (value := row.get(name)) is None else known[value] for row in rows]
+        return None
+    if type(field).encode in _REPEATED:
+        return _Encoded(field).__getitem__
+    encode: Callable[[Any], Any] = field.encode
+    return encode
+
+
+# Of somebody else's fields, equal values may be different texts, or have no hash.
+_REPEATED = {EnumField.encode, UTCDateTimeField.encode, UUID7Field.encode}
 
 
 class _Encoded(dict[Any, Any]):

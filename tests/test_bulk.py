@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import peewee
 import pytest
 from playhouse.test_utils import assert_query_count, count_queries
 
@@ -17,6 +19,7 @@ from hopper_data import (
     IntegrityError,
     InvalidTransition,
     ProjectRepository,
+    Repository,
     RoutingDecisionRepository,
     Session,
     TaskPriority,
@@ -26,6 +29,8 @@ from hopper_data import (
     get_sync_session,
 )
 from hopper_data.database import Database
+from hopper_data.fields import CheckedField, TextField
+from hopper_data.model import BaseModel
 from tests.cases import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -443,3 +448,42 @@ def test_times_in_bulk_are_those_of_one_row(tasks: TaskRepository) -> None:
     (row,) = tasks.bulk_create([{"title": "t", "created_at": moment}])
     assert tasks.get_or_raise(row.id).created_at == moment
     assert tasks.count({"created_at": moment}) == 1
+
+
+def test_values_of_somebody_elses_fields_are_encoded_one_by_one(session: Session) -> None:
+    class Amount(CheckedField[Any], peewee.TextField):
+        def normalize(self, value: Any, field: Any = None) -> Decimal:
+            return Decimal(value)
+
+        def encode(self, value: Decimal) -> str:
+            return str(value)
+
+    class Words(CheckedField[Any], peewee.TextField):
+        def normalize(self, value: Any, field: Any = None) -> list[str]:
+            return list(value)
+
+        def encode(self, value: list[str]) -> str:
+            return " ".join(value)
+
+    class Line(BaseModel):
+        id = TextField(primary_key=True)
+        amount = Amount()
+        words = Words()
+
+    class LineRepository(Repository[Line]):
+        model = Line
+
+    session.database.create_tables([Line])
+    lines = LineRepository(session)
+    amounts = ["1.0", "1.00", "0", "-0"]  # of which two and two are equal
+    lines.bulk_create(
+        {"id": f"{number}", "amount": amount, "words": ["a", "b"]}
+        for number, amount in enumerate(amounts)
+    )
+    stored = "SELECT amount, words FROM line ORDER BY id"
+    assert session.execute(stored) == [(amount, "a b") for amount in amounts]
+    lines.bulk_update(
+        {"id": f"{number}", "amount": amount, "words": []}
+        for number, amount in enumerate(reversed(amounts))
+    )
+    assert session.execute(stored) == [(amount, "") for amount in reversed(amounts)]

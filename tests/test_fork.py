@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,3 +139,16 @@ def test_parent_and_children_make_ids_of_their_own(tmp_path: Path) -> None:
         in_child(lambda: (tmp_path / str(number)).write_text(new_task_id()))  # noqa: B023
     made = [new_task_id(), *(file.read_text() for file in tmp_path.iterdir())]
     assert len({key[-7:] for key in made}) == 3  # which are chance alone
+
+
+def test_parent_and_child_make_ids_of_their_own_while_the_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ids"
+    new_task_id()
+    behind = SimpleNamespace(time=lambda: time.time() - 60)
+    monkeypatch.setattr("hopper_data.routing.models.time", behind)
+    in_child(lambda: file.write_text(" ".join(new_task_id() for _ in range(3))))
+    made = [new_task_id() for _ in range(3)]
+    assert made == sorted(made)
+    assert not {*made} & {*file.read_text().split()}

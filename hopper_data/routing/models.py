@@ -47,16 +47,16 @@ __all__ = [
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [one + two for one in _ALPHABET for two in _ALPHABET]
-_last_id = 0
 
 
 def _begin_ids() -> None:
     """Start anew, as in the child after a fork, which would make the ids of its parent."""
-    global _id_lock, _chances
-    _id_lock, _chances = threading.Lock(), []
+    global _id_lock, _last_id, _chances
+    _id_lock, _last_id, _chances = threading.Lock(), 0, []
 
 
 _id_lock: threading.Lock
+_last_id: int
 _chances: list[int]
 _begin_ids()
 if hasattr(os, "register_at_fork"):
