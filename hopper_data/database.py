@@ -177,7 +177,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         self._guard.forbids_late = False
-        connection = self._state.conn or self.connection()
+        connection = self._state.conn or super().connection()
         if lock_type or not isinstance(connection, FileConnection):
             super().begin(lock_type)
             return
@@ -232,17 +232,19 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def connection(self) -> Any:
         self._forbid_now()
-        return self._patient(super().connection())
+        connection = super().connection()
+        if isinstance(connection, FileConnection):
+            connection.is_shown = True
+            connection.wait_again(self.config.busy_timeout_ms)
+        return connection
 
     def cursor(self, named_cursor: Any = None) -> Any:
         self._forbid_now()
-        self._patient(self._state.conn)
-        return super().cursor(named_cursor)
-
-    def _patient(self, connection: Any) -> Any:
+        cursor = super().cursor(named_cursor)
+        connection = self._state.conn  # which may have come just now, from the pool
         if isinstance(connection, FileConnection):
             connection.wait_again(self.config.busy_timeout_ms)
-        return connection
+        return cursor
 
     def forbid_writes(self) -> Any:
         (before,) = self.execute_sql("PRAGMA query_only").fetchone()

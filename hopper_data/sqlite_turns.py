@@ -24,19 +24,21 @@ class FileConnection(sqlite3.Connection):
     """
 
     in_wal = False
+    is_shown = False
+    """Whether a caller has it, who may wait for a lock at any time."""
     _waits = True
 
     def begin_in_turn(self, timeout_ms: int) -> None:
         """BEGIN IMMEDIATE, tried again after a short random time for as long as others write."""
         if self._waits:
+            self._waits = False  # first, since an interrupt may come at any time
             self.execute("PRAGMA busy_timeout = 0")
-            self._waits = False
         try:
             self.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             self._try_again(error, timeout_ms)
         finally:
-            if not self.in_wal:
+            if self.is_shown or not self.in_wal:
                 self.wait_again(timeout_ms)
 
     def _try_again(self, error: sqlite3.OperationalError, timeout_ms: int) -> None:
@@ -45,7 +47,8 @@ class FileConnection(sqlite3.Connection):
         start, limit_s, waited_s = time.monotonic(), timeout_ms / 1000, 0.0
         while error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and waited_s < limit_s:
             about_s = _NEWCOMER_S if waited_s < _WAITED_S else _NEXT_S
-            time.sleep(about_s * uniform(0.5, 1.5))  # noqa: S311  # no secret
+            pause_s = about_s * uniform(0.5, 1.5)  # noqa: S311  # no secret
+            time.sleep(min(pause_s, limit_s - waited_s))
             waited_s = time.monotonic() - start
             try:
                 self.execute("BEGIN IMMEDIATE")
@@ -58,5 +61,5 @@ class FileConnection(sqlite3.Connection):
     def wait_again(self, timeout_ms: int) -> None:
         """Let SQLite wait for locks by itself."""
         if not self._waits:
-            self._waits = True
             self.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
+            self._waits = True

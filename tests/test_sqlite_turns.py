@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hopper_data import TaskRepository, create_database, get_sync_session, using
+from hopper_data import Task, TaskRepository, create_database, get_sync_session, using
 from hopper_data.database import Database
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.migrations import migrate
@@ -42,6 +44,62 @@ def test_sqlite_waits_wherever_a_caller_can_look(tmp_path: Path) -> None:
     with open_session(database) as session:
         TaskRepository(session).create(id="c", title="C")
     assert busy_timeout(database.connection()) == 5000
+    database.close_pool()
+
+
+def test_sqlite_waits_outside_of_sessions(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db", busy_timeout_ms=60_000)
+
+    def write() -> None:
+        with open_session(database) as session:
+            TaskRepository(session).create(title="T")
+
+    write()
+    number, *_ = database.execute_sql("PRAGMA busy_timeout").fetchone()  # takes it from the pool
+    assert number == 60_000
+    database.release()
+    write()
+    with using(database), another_writer(tmp_path / "x.db"):
+        Task.create(id="a", title="A")
+    database.release()
+    write()
+    connection = database.connection()
+    write()
+    with another_writer(tmp_path / "x.db"):
+        connection.execute("UPDATE tasks SET title = 'B' WHERE id = 'a'")
+    with open_session(database):
+        assert busy_timeout(connection) == 60_000
+    database.close_pool()
+
+
+@contextmanager
+def another_writer(path: Path) -> Iterator[None]:
+    """Another connection writes when the block begins, and ends soon."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+    end.start()
+    try:
+        yield
+    finally:
+        end.join()
+        other.close()
+
+
+def test_an_interrupt_while_it_waits_leaves_sqlite_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make(tmp_path / "x.db", busy_timeout_ms=60_000)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with another_writer(tmp_path / "x.db"), monkeypatch.context() as patch:
+        patch.setattr("hopper_data.sqlite_turns.time.sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt), open_session(database):
+            pass
+    assert database.pool_status()["in_use"] == 0
+    assert database.execute_sql("PRAGMA busy_timeout").fetchone() == (60_000,)
     database.close_pool()
 
 
