@@ -386,6 +386,13 @@ whose lease has expired, and each call is a transaction by itself; ours is a ses
 it. On PostgreSQL ours are functions of the database, which it plans once for each connection; the
 driver sends its SQL as text. huey forgets a task when it hands it out.
 
+**Writers of a SQLite file** take turns. One that finds another at work leaves it some milliseconds,
+for several transactions with the pages that it has at hand; who has waited for a while is next.
+SQLite's own way to wait, which the driver uses here, hands out more, and lets some wait for a
+second.
+
 **Indexes** are what a new task costs most, with whatever library it is written. Each serves a list,
-a count or a claim of the repositories; [schema.md](schema.md) has their columns.
+a count or a claim of the repositories; [schema.md](schema.md) has their columns. GIN indexes of
+PostgreSQL keep what was just written on a list, which each lookup reads: those of ours are as short
+as can be, and that of the dependencies, which each completion asks, has none.
 """
