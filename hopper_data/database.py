@@ -561,17 +561,21 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if self._take_begin():
             return
         connection = self._state.conn
-        if connection is not None and not connection.closed and not self.is_connection_usable():
+        if connection is None:
+            super().commit()  # which says what is wrong
+            return
+        if connection.closed or self._may_be_lost():
+            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
+        if not self.is_connection_usable():
             # PostgreSQL answers COMMIT with a silent ROLLBACK here.
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"
             )
-        if self._may_be_lost():
-            raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
         try:
-            super().commit()
+            with translated(self):
+                connection.cursor().execute("COMMIT")
         except DatabaseUnavailable as error:
-            if getattr(getattr(error.__cause__, "orig", None), "pgcode", None):
+            if getattr(error.__cause__, "pgcode", None):
                 raise  # the server said why it did not commit
             raise self._commit_unanswered() from error.__cause__
 
