@@ -4,8 +4,8 @@ An update of a task writes to all indexes of `tasks`. GIN puts such entries on a
 every lookup reads to its end. A completion looks up who depends on its task: with four workers, tasks
 in tens were claimed and completed at 4,100 a second, and are at 7,600 now that this index has no list,
 and no entries for tasks that depend on nothing. Lookups of a tag took up to twice as long after 5,000
-updates, and searches up to four times as long; a list of 64 kB costs a write nothing that can be
-measured, and a lookup some tens of microseconds.
+updates, and searches up to four times as long. A list of 64 kB costs a lookup some tens of microseconds,
+a single write nothing that can be measured, and a COPY of 10,000 tasks 5 to 8 %.
 """
 
 from hopper_data.migrations import run_script
