@@ -191,12 +191,15 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             return
         with translated(self):
             connection.execute("COMMIT")
+        if isinstance(connection, FileConnection):
+            connection.note_end()
 
     def rollback(self) -> None:
         # SQLite ends the transaction by itself on some errors, such as a full disk.
         connection = self._state.conn
-        if connection is not None and connection.in_transaction:
-            super().rollback()
+        with suppress(sqlite3.ProgrammingError):  # closed, which has rolled back
+            if connection is not None and connection.in_transaction:
+                super().rollback()
 
     @contextmanager
     def sorting_on_disk(self) -> Iterator[None]:

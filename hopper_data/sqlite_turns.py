@@ -8,6 +8,7 @@ import time
 __all__ = ["FileConnection"]
 
 _NEWCOMER_S, _WAITED_S, _NEXT_S = 0.004, 0.016, 0.0003
+_LONG_S = 0.02
 
 
 class FileConnection(sqlite3.Connection):
@@ -20,16 +21,20 @@ class FileConnection(sqlite3.Connection):
 
     A newcomer leaves the others time for several transactions, since one that follows its own finds
     the pages that it needs where it left them. Whoever has waited for a while asks ever again, and
-    is next.
+    is next. After a long transaction, in which others will have waited, so long a pause is left
+    for them.
     """
 
     in_wal = False
     is_shown = False
     """Whether a caller has it, who may wait for a lock at any time."""
     _waits = True
+    _began = _ended = 0.0
 
     def begin_in_turn(self, timeout_ms: int) -> None:
         """BEGIN IMMEDIATE, tried again after a short random time for as long as others write."""
+        if self._ended - self._began > _LONG_S and time.monotonic() - self._ended < 2 * _NEXT_S:
+            time.sleep(2 * _NEXT_S)
         if self._waits:
             self._waits = False  # first, since an interrupt may come at any time
             self.execute("PRAGMA busy_timeout = 0")
@@ -38,6 +43,7 @@ class FileConnection(sqlite3.Connection):
         except sqlite3.OperationalError as error:
             self._try_again(error, timeout_ms)
         finally:
+            self._began = time.monotonic()
             if self.is_shown or not self.in_wal:
                 self.wait_again(timeout_ms)
 
@@ -57,6 +63,10 @@ class FileConnection(sqlite3.Connection):
             else:
                 return
         raise error
+
+    def note_end(self) -> None:
+        """A transaction has just ended."""
+        self._ended = time.monotonic()
 
     def wait_again(self, timeout_ms: int) -> None:
         """Let SQLite wait for locks by itself."""

@@ -161,6 +161,25 @@ def test_a_newcomer_gets_its_turn_among_writers_that_never_pause(tmp_path: Path)
     database.close_pool()
 
 
+@pytest.mark.parametrize(("long_s", "pauses"), [(0, 2), (60, 0)])
+def test_after_a_long_transaction_others_have_time_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_s: float, pauses: int
+) -> None:
+    database = make(tmp_path / "x.db")
+    slept: list[float] = []
+    monkeypatch.setattr("hopper_data.sqlite_turns._LONG_S", long_s)
+    monkeypatch.setattr("hopper_data.sqlite_turns._NEXT_S", 60)  # the next one follows at once
+    with monkeypatch.context() as patch:
+        patch.setattr("hopper_data.sqlite_turns.time.sleep", slept.append)
+        for number in range(3):
+            with open_session(database) as session:
+                TaskRepository(session).create(id=f"{number}", title="T")
+            if not number:
+                slept.clear()  # a migration came before
+    assert slept == [120] * pauses
+    database.close_pool()
+
+
 # -- the block of a session -----------------------------------------------------------------------
 
 
@@ -172,6 +191,19 @@ def test_the_block_of_a_session_is_used_again_but_not_twice_at_once(database: Da
             pass
     with block as session:
         assert TaskRepository(session).exists("a")
+
+
+def test_the_error_of_a_block_is_told_though_its_connection_was_closed(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db")
+    with pytest.raises(ValueError, match="enough"), open_session(database) as session:
+        session.database.connection().close()
+        raise ValueError("enough")
+    with pytest.raises(DatabaseError, match="closed"), open_session(database) as session:
+        TaskRepository(session).create(id="a", title="A")
+        session.database.connection().close()
+    with open_session(database) as session:
+        assert not TaskRepository(session).exists("a")
+    database.close_pool()
 
 
 def test_a_session_can_decorate_a_function(database: Database) -> None:
