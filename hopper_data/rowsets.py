@@ -145,19 +145,36 @@ def columns(fields: Iterable[Any], prefix: str = "") -> str:
 
 def insert_rows(database: Database, model: type[Any], rows: list[dict[str, Any]]) -> None:
     """Insert normalized rows. Keys that the database gives are put into the rows."""
+    fields = model._meta.sorted_fields
+    if not model._meta.auto_increment:
+        _insert(database, model, fields, rows)
+        return
     key = model._meta.primary_key
-    given = [field for field in model._meta.sorted_fields if not field.auto_increment]
-    explicit = model._meta.auto_increment and any(row.get(key.name) is not None for row in rows)
-    fields = [*given, key] if explicit else given
-    names = columns(fields)
-    returning = f" RETURNING {columns([key])}" if model._meta.auto_increment else ""
+    numbered: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for row in rows:
+        (others if row.get(key.name) is None else numbered).append(row)
+    _insert(database, model, fields, numbered)
+    _insert(database, model, [field for field in fields if field is not key], others, key)
+
+
+def _insert(
+    database: Database,
+    model: type[Any],
+    fields: Sequence[Any],
+    rows: list[dict[str, Any]],
+    key: Any = None,
+) -> None:
+    """Insert the `fields` of rows; the database gives the `key`, if it is named."""
     statement = (
-        f"INSERT INTO {table_name(model, database)} ({names}) "
-        f"SELECT {columns(fields, 'v.')} FROM {rowset(database, fields)} WHERE true{returning}"
+        f"INSERT INTO {table_name(model, database)} ({columns(fields)}) "
+        f"SELECT {columns(fields, 'v.')} FROM {rowset(database, fields)} WHERE true"
     )
+    if key is not None:
+        statement += f" RETURNING {columns([key])}"
     for chunk in chunks(rows):
         cursor = database.execute_sql(statement, (document(fields, chunk),))
-        if returning:
+        if key is not None:
             for row, (value,) in zip(chunk, cursor.fetchall(), strict=True):
                 row[key.name] = value
 

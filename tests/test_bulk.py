@@ -31,6 +31,7 @@ from hopper_data import (
 from hopper_data.database import Database
 from hopper_data.fields import CheckedField, TextField
 from hopper_data.model import BaseModel
+from hopper_data.planning import EpicRepository
 from tests.cases import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -487,3 +488,15 @@ def test_values_of_somebody_elses_fields_are_encoded_one_by_one(session: Session
         for number, amount in enumerate(reversed(amounts))
     )
     assert session.execute(stored) == [(amount, "") for amount in reversed(amounts)]
+
+
+def test_some_rows_may_have_numbers_that_others_are_given(session: Session) -> None:
+    epics = EpicRepository(session)
+    made = epics.bulk_create(
+        {"key": f"E0{place}", "title": "T", "id": number}
+        for place, number in enumerate([None, 900, None, 800])
+    )
+    assert [epic.key for epic in made] == ["E00", "E01", "E02", "E03"]
+    assert [made[1].id, made[3].id] == [900, 800]
+    assert {epic.id: epic.key for epic in made} == {epic.id: epic.key for epic in epics.get_all()}
+    assert len(epics.get_all()) == 4
