@@ -105,6 +105,9 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         # as soon as a write with its triggers has touched sixteen pages.
         conn.execute("PRAGMA temp_store = MEMORY")
         if isinstance(conn, FileConnection):
+            # A writer brings the log into the file, and waits for the disk, every so many pages.
+            # SQLite's own 1,000 are some fifty claims; reads cost the same with 4,000, or 16 MB.
+            conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._set_journal_mode(conn, config.journal_mode)
             conn.in_wal = _journal_mode(conn) == "WAL"
         super()._add_conn_hooks(conn)
@@ -294,6 +297,7 @@ def looked_too_early(error: Exception) -> bool:
     return str(error).startswith("no such table: ")
 
 
+_CHECKPOINT_PAGES = 4000
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 ISOLATION, READ_COMMITTED = "default_transaction_isolation", "read committed"
 _STREAM_ROWS = 1000

@@ -332,10 +332,17 @@ def test_a_sqlite_connection_is_set_up(database: Database) -> None:
     with open_session(database) as session:
         pragmas = {
             name: session.execute(f"PRAGMA {name}")[0][0]
-            for name in ("foreign_keys", "journal_mode", "busy_timeout", "synchronous")
+            for name in (
+                "foreign_keys",
+                "journal_mode",
+                "busy_timeout",
+                "synchronous",
+                "wal_autocheckpoint",
+            )
         }
     in_memory = database.url.in_memory
     assert pragmas == {
+        "wal_autocheckpoint": 1000 if in_memory else 4000,
         "foreign_keys": 1,
         "journal_mode": "memory" if in_memory else "wal",
         "busy_timeout": 5000,
