@@ -389,8 +389,8 @@ driver sends its SQL as text. huey forgets a task when it hands it out.
 **Writers of a SQLite file** take turns. One that finds another at work leaves it some milliseconds,
 for several transactions with the pages that it has at hand; who has waited for a while is next.
 SQLite's own way to wait, which the driver uses here, hands out more, and lets some wait for a
-second. And ours bring the log into the file every 4,000 pages, not every 1,000, which SQLite does by
-itself, and so does the driver here; it would gain as much by that.
+second. And ours bring the log into the file every 4,000 pages, not every 1,000; the driver, which
+does as SQLite does by itself, would gain as much by that.
 
 **Indexes** are what a new task costs most, with whatever library it is written. Each serves a list,
 a count or a claim of the repositories; [schema.md](schema.md) has their columns. GIN indexes of
