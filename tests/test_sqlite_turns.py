@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hopper_data import Task, TaskRepository, create_database, get_sync_session, using
+from hopper_data.aio import open_async_session
 from hopper_data.database import Database
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.migrations import migrate
@@ -59,13 +61,13 @@ def test_sqlite_waits_outside_of_sessions(tmp_path: Path) -> None:
     assert number == 60_000
     database.release()
     write()
-    with using(database), another_writer(tmp_path / "x.db"):
+    with using(database), another_writer(tmp_path / "x.db", ends_after_s=0.2):
         Task.create(id="a", title="A")
     database.release()
     write()
     connection = database.connection()
     write()
-    with another_writer(tmp_path / "x.db"):
+    with another_writer(tmp_path / "x.db", ends_after_s=0.2):
         connection.execute("UPDATE tasks SET title = 'B' WHERE id = 'a'")
     with open_session(database):
         assert busy_timeout(connection) == 60_000
@@ -73,15 +75,18 @@ def test_sqlite_waits_outside_of_sessions(tmp_path: Path) -> None:
 
 
 @contextmanager
-def another_writer(path: Path) -> Iterator[None]:
-    """Another connection writes when the block begins, and ends soon."""
+def another_writer(path: Path, *, ends_after_s: float | None = None) -> Iterator[None]:
+    """Another connection has its turn, to the end of the block or for some seconds."""
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    end = threading.Timer(0.2, lambda: other.execute("COMMIT"))
-    end.start()
+    end = threading.Timer(ends_after_s or 0, other.execute, ["COMMIT"])
+    if ends_after_s is not None:
+        end.start()
     try:
         yield
     finally:
+        if ends_after_s is None:
+            end.start()
         end.join()
         other.close()
 
@@ -125,6 +130,20 @@ def test_a_turn_that_does_not_come_is_told(tmp_path: Path) -> None:
     other.close()
     with open_session(database) as session:
         TaskRepository(session).create(id="a", title="A")
+    database.close_pool()
+
+
+def test_after_a_turn_that_did_not_come_sqlite_waits_for_asyncio_too(tmp_path: Path) -> None:
+    database = make(tmp_path / "x.db", busy_timeout_ms=60)
+
+    async def work() -> None:
+        with another_writer(tmp_path / "x.db"), pytest.raises(DatabaseUnavailable, match="locked"):
+            async with open_async_session(database) as session:
+                await session.execute("SELECT 1")
+        async with open_async_session(database, read_only=True) as session:
+            assert await session.execute("PRAGMA busy_timeout") == [(60,)]
+
+    asyncio.run(work())
     database.close_pool()
 
 

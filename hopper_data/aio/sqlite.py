@@ -450,8 +450,10 @@ def _nothing(connection: sqlite3.Connection, sql: str) -> None:
 
 def _begin_in_turn(connection: FileConnection, timeout_ms: int) -> None:
     """Begin a transaction that may write."""
-    connection.begin_in_turn(timeout_ms)
-    connection.wait_again(timeout_ms)
+    try:
+        connection.begin_in_turn(timeout_ms)
+    finally:
+        connection.wait_again(timeout_ms)
 
 
 def _begin_deferred(connection: sqlite3.Connection) -> None:
