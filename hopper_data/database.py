@@ -254,16 +254,25 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def forbid_writes(self) -> Any:
         (before,) = self.execute_sql("PRAGMA query_only").fetchone()
+        self._guard.forbids = True  # noted first, since an interrupt may come at any time
         self.execute_sql("PRAGMA query_only = ON")
         return before
 
     def allow_writes(self, before: Any) -> None:
         if before is not _LATE:
             self.execute_sql(f"PRAGMA query_only = {before:d}")
+            self._guard.forbids = bool(before)
         elif self._guard.forbids_late:
             self._guard.forbids_late = False
         else:
             self.allow_writes(self._guard.before)
+
+    def _can_reuse(self, conn: Any) -> bool:
+        if getattr(self._guard, "forbids", False):
+            self._guard.forbids = False
+            with suppress(sqlite3.ProgrammingError):  # closed
+                conn.execute("PRAGMA query_only = OFF")
+        return bool(super()._can_reuse(conn))
 
     def close_pool(self) -> None:
         super().close_pool()

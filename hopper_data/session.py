@@ -148,25 +148,28 @@ class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: 
         opened = not nested and database.connect(reuse_if_open=True)
         enter(database)
         try:
+            # Made first, so that an interrupt finds as little as possible between the transaction
+            # and the block.
+            session = Session(database, read_only=self._read_only, nested=nested)
             scope: Any
             if self._read_only:
                 scope = database.read_only()
             else:
                 scope = database.atomic() if nested else database.transaction()
+            self._open = (database, opened, scope, session)
             scope.__enter__()
         except BaseException:
+            self._open = None
             leave(database)
             if opened:
                 database.release()
             raise
-        session = Session(database, read_only=self._read_only, nested=nested)
-        self._open = (database, opened, scope, session)
         return session
 
     def __exit__(self, *exc_info: Any) -> None:
         (database, opened, scope, session), self._open = self._open, None
-        session.end()
         try:
+            session.end()
             scope.__exit__(*exc_info)
         finally:
             leave(database)

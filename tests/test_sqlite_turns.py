@@ -96,11 +96,8 @@ def test_an_interrupt_while_it_waits_leaves_sqlite_waiting(
 ) -> None:
     database = make(tmp_path / "x.db", busy_timeout_ms=60_000)
 
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
     with another_writer(tmp_path / "x.db"), monkeypatch.context() as patch:
-        patch.setattr("hopper_data.sqlite_turns.time.sleep", interrupt)
+        patch.setattr("hopper_data.sqlite_turns.time.sleep", lambda _: interrupt())
         with pytest.raises(KeyboardInterrupt), open_session(database):
             pass
     assert database.pool_status()["in_use"] == 0
@@ -223,6 +220,42 @@ def test_the_error_of_a_block_is_told_though_its_connection_was_closed(tmp_path:
     with open_session(database) as session:
         assert not TaskRepository(session).exists("a")
     database.close_pool()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_session_is_made_leaves_no_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "count_changes", interrupt)
+        with pytest.raises(KeyboardInterrupt), open_session(database):
+            pass
+    assert not database.in_transaction()
+    assert database.pool_status()["in_use"] == 0
+
+
+def test_an_interrupt_while_writes_are_refused_leaves_no_connection_that_refuses_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_writes = database.forbid_writes
+
+    def forbid_and_be_interrupted() -> None:
+        forbid_writes()
+        interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "forbid_writes", forbid_and_be_interrupted)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            open_session(database),
+            open_session(database, read_only=True),
+        ):
+            pass
+    with open_session(database) as session:
+        TaskRepository(session).create(id="a", title="A")
 
 
 def test_a_session_can_decorate_a_function(database: Database) -> None:
