@@ -29,6 +29,7 @@ class FileConnection(sqlite3.Connection):
     is_shown = False
     """Whether a caller has it, who may wait for a lock at any time."""
     _waits = True
+    _is_interrupted = False
     _began = _ended = 0.0
 
     def begin_in_turn(self, timeout_ms: int) -> None:
@@ -50,8 +51,11 @@ class FileConnection(sqlite3.Connection):
     def _try_again(self, error: sqlite3.OperationalError, timeout_ms: int) -> None:
         from random import uniform
 
+        self._is_interrupted = False
         start, limit_s, waited_s = time.monotonic(), timeout_ms / 1000, 0.0
         while error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and waited_s < limit_s:
+            if self._is_interrupted:
+                break
             about_s = _NEWCOMER_S if waited_s < _WAITED_S else _NEXT_S
             pause_s = about_s * uniform(0.5, 1.5)  # noqa: S311  # no secret
             time.sleep(min(pause_s, limit_s - waited_s))
@@ -63,6 +67,11 @@ class FileConnection(sqlite3.Connection):
             else:
                 return
         raise error
+
+    def interrupt(self) -> None:
+        """End what another thread does with it; also where that waits for its turn."""
+        self._is_interrupted = True
+        super().interrupt()
 
     def note_end(self) -> None:
         """A transaction has just ended."""

@@ -144,6 +144,30 @@ def test_after_a_turn_that_did_not_come_sqlite_waits_for_asyncio_too(tmp_path: P
     database.close_pool()
 
 
+def test_a_writer_that_waits_for_its_turn_can_be_interrupted(tmp_path: Path) -> None:
+    connection = sqlite3.connect(
+        tmp_path / "x.db", isolation_level=None, factory=FileConnection, check_same_thread=False
+    )
+    refused = threading.Event()
+
+    def write() -> None:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            connection.begin_in_turn(600_000)
+        refused.set()
+
+    with another_writer(tmp_path / "x.db"):
+        thread = threading.Thread(target=write)
+        thread.start()
+        for _ in range(600):  # it does not hear what comes before it waits
+            connection.interrupt()
+            if refused.wait(0.1):
+                break
+        thread.join(30)
+    assert refused.is_set()
+    connection.begin_in_turn(60_000)
+    connection.close()
+
+
 def test_another_error_than_a_lock_is_not_waited_for(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None, factory=FileConnection)
     connection.begin_in_turn(60_000)
