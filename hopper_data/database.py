@@ -143,10 +143,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         connection = self._state.conn
-        if connection is None or not connection.in_transaction or self._is_watched():
+        if connection is None or self._is_watched():
             return super().fetch_all(sql, params)
         start = time.perf_counter()
         try:
+            if not connection.in_transaction:
+                return super().fetch_all(sql, params)
             rows: list[Any] = connection.execute(sql, params).fetchall()
         except sqlite3.Error:
             return super().fetch_all(sql, params)  # which says what is wrong
@@ -157,10 +159,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if getattr(self._guard, "forbids_late", False):
             self._forbid_now()
         connection = self._state.conn
-        if connection is None or not connection.in_transaction or self._is_watched():
+        if connection is None or self._is_watched():
             return super().send(sql, params)
         start = time.perf_counter()
         try:
+            if not connection.in_transaction:
+                return super().send(sql, params)
             cursor = connection.execute(sql, params)
         except sqlite3.Error as error:
             if looked_too_early(error):

@@ -239,8 +239,12 @@ def test_the_error_of_a_block_is_told_though_its_connection_was_closed(tmp_path:
         session.database.connection().close()
         raise ValueError("enough")
     with pytest.raises(DatabaseError, match="closed"), open_session(database) as session:
-        TaskRepository(session).create(id="a", title="A")
+        tasks = TaskRepository(session)
+        tasks.create(id="a", title="A")
         session.database.connection().close()
+        for work in (lambda: tasks.get("a"), lambda: tasks.create(title="B")):
+            with pytest.raises(DatabaseError, match="closed"):
+                work()
     with open_session(database) as session:
         assert not TaskRepository(session).exists("a")
     database.close_pool()
