@@ -90,11 +90,14 @@ def _claimed(dialect: str, owner: str, lease_s: str, end: str, now: str) -> str:
     )
 
 
-def _best(dialect: str, condition: str, index: str, limit: str) -> str:
-    """SELECT the best tasks that meet a condition which an index is made for: their keys."""
+def _best(dialect: str, condition: str, index: str, limit: str, *, columns: str = "") -> str:
+    """SELECT the best tasks that meet a condition which an index is made for.
+
+    Their keys and places, or other `columns`.
+    """
     key = CLAIM_KEY[dialect]
     return (
-        f"SELECT task.id, {key} AS place FROM {candidates_sql(dialect, index)} "
+        f"SELECT {columns or f'task.id, {key} AS place'} FROM {candidates_sql(dialect, index)} "
         f"WHERE {condition} ORDER BY {key}, task.id LIMIT {limit}"
     )
 
@@ -126,12 +129,16 @@ def claim_sql(given: tuple[bool, ...], *, expired: bool) -> str:
     wanted = [f"?{next(numbers)}" if there else "" for there in given]
     chosen = Selection.shaped(given).sql("sqlite", "task", wanted) + readable_sql("sqlite", "task")
     ready = ready_sql("sqlite", "task", "?1", claim=True) + chosen
-    best = _best("sqlite", ready, "idx_tasks_claim", "?5")
-    among = f"SELECT id FROM ({best})"
-    if expired:
-        lapsed = f"{lapsed_sql('task', '?1')} AND task.attempts < task.max_attempts{chosen}"
-        among = _best_of_both(best, _best("sqlite", lapsed, "idx_tasks_lease", "?5"), "?5")
     update = _claimed("sqlite", "?2", "?3", "?4", "?1")
+    if not expired:
+        among = _best("sqlite", ready, "idx_tasks_claim", "?5", columns="task.rowid")
+        return f"{update} WHERE rowid IN ({among}) RETURNING {_COLUMNS}"
+    lapsed = f"{lapsed_sql('task', '?1')} AND task.attempts < task.max_attempts{chosen}"
+    among = _best_of_both(
+        _best("sqlite", ready, "idx_tasks_claim", "?5"),
+        _best("sqlite", lapsed, "idx_tasks_lease", "?5"),
+        "?5",
+    )
     return f"{update} WHERE id IN ({among}) RETURNING {_COLUMNS}"
 
 
