@@ -29,7 +29,8 @@ class Places:
         self._kept = min(kept, limit)
         self._eager = min(eager, limit)
         self._patience_s = patience_s
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        """Those that wait, and until when."""
         self._timer: asyncio.TimerHandle | None = None
         self._moving = False
 
@@ -41,20 +42,18 @@ class Places:
         if self.in_use < self._eager:
             return self._enter()
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._waiting.append(future)
+        waiting = (loop.create_future(), loop.time() + limit_s)
+        self._waiting.append(waiting)
         self._watch()
-        timer = loop.call_later(limit_s, self._give_up, future)
+        future = waiting[0]
         try:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.give_back(future.result())
+            elif waiting in self._waiting:
+                self._waiting.remove(waiting)
             raise
-        finally:
-            timer.cancel()
-            if future in self._waiting:
-                self._waiting.remove(future)
 
     def is_wanted(self) -> bool:
         """Whether a connection that comes back now would be used again."""
@@ -62,13 +61,13 @@ class Places:
 
     def has_waiters(self) -> bool:
         """Whether a task waits for a place."""
-        return any(not future.done() for future in self._waiting)
+        return any(not future.done() for future, _ in self._waiting)
 
     def give_back(self, connection: Any) -> None:
         """Give a place back, with a connection that can be used or None."""
         self._moving = True
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_result(connection)
                 return
@@ -81,25 +80,32 @@ class Places:
         return self.idle.pop() if self.idle else None
 
     def _watch(self) -> None:
-        """Look again after a while whether anything comes back."""
+        """Look again after a while whether anything comes back, and who has waited too long."""
         if self._timer is None and self._waiting:
             self._moving = False
             wait_s = self._patience_s if self.in_use < self._kept else _SOON_S
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._make_room)
+            loop = asyncio.get_running_loop()
+            first_s = min(until for _, until in self._waiting) - loop.time()
+            self._timer = loop.call_later(max(0.0, min(wait_s, first_s)), self._look)
 
-    def _make_room(self) -> None:
+    def _look(self) -> None:
         self._timer = None
         room = self._kept if self.in_use < self._kept else self._limit
         while not self._moving and self._waiting and self.in_use < room:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_result(self._enter())
+        self._give_up()
         self._watch()
 
-    def _give_up(self, future: asyncio.Future[Any]) -> None:
-        if future.done():
-            return
-        if self.in_use < self._limit:
-            future.set_result(self._enter())
-        else:
-            future.set_exception(TimeoutError())
+    def _give_up(self) -> None:
+        now = asyncio.get_running_loop().time()
+        late = [waiting for waiting in self._waiting if waiting[1] <= now]
+        for waiting in late:
+            self._waiting.remove(waiting)
+            if waiting[0].done():
+                continue
+            if self.in_use < self._limit:
+                waiting[0].set_result(self._enter())
+            else:
+                waiting[0].set_exception(TimeoutError())
