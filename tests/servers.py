@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -62,8 +63,9 @@ class Server:
         return (self.folder / "postmaster.pid").exists()
 
     def remove(self) -> None:
-        if not self.is_running():
-            self.start()
+        # The package stops what it has started itself, not what was started again.
+        with suppress(subprocess.CalledProcessError):  # it does not run
+            self.stop("immediate")
         self._server.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
