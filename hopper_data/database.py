@@ -61,6 +61,9 @@ logger = logging.getLogger("hopper_data")
 # -- databases ------------------------------------------------------------------------------------
 
 
+_CHECKPOINT_PAGES = 4000
+
+
 class SqliteDatabase(Database, PooledSqliteDatabase):
     """A SQLite file, or a database in memory that every thread of the process shares."""
 
@@ -310,7 +313,6 @@ def looked_too_early(error: Exception) -> bool:
     return str(error).startswith("no such table: ")
 
 
-_CHECKPOINT_PAGES = 4000
 _WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 ISOLATION, READ_COMMITTED = "default_transaction_isolation", "read committed"
 _STREAM_ROWS = 1000

@@ -56,8 +56,13 @@ def _item(database: Database, field: Any, place: int) -> str:
         return f"nullif(value -> {place}, 'null')"  # what is not given, since no document is null
     if database.dialect == "sqlite":
         return f"value ->> {place}"
+    return _as_of(field, f"value ->> {place}", database)
+
+
+def _as_of(field: Any, text: str, database: Database) -> str:
+    """A text as a value of a field, for PostgreSQL."""
     kind, _, collation = pg_type(field, database.get_sql_context()).partition(" COLLATE ")
-    return f"CAST(value ->> {place} AS {kind}){f' COLLATE {collation}' if collation else ''}"
+    return f"CAST({text} AS {kind}){f' COLLATE {collation}' if collation else ''}"
 
 
 def pg_type(field: Any, ctx: Any) -> str:
@@ -116,9 +121,10 @@ def is_among(database: Database, fields: Sequence[Any]) -> str:
     elif database.dialect == "sqlite":
         keys = f"SELECT value FROM json_each({database.param})"
     else:
-        kind, _, collation = pg_type(fields[0], database.get_sql_context()).partition(" COLLATE ")
-        keys = f"SELECT CAST(value AS {kind}){f' COLLATE {collation}' if collation else ''} "
-        keys += f"FROM jsonb_array_elements_text(CAST({database.param} AS JSONB))"
+        keys = (
+            f"SELECT {_as_of(fields[0], 'value', database)} "
+            f"FROM jsonb_array_elements_text(CAST({database.param} AS JSONB))"
+        )
         # An array of keys is looked up in the index in one go.
         return f"{columns(fields)} = ANY(ARRAY({keys}))"
     return f"({columns(fields)}) IN ({keys})"

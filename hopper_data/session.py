@@ -108,14 +108,11 @@ class Session:
         check_sql(sql)
         refuse_end(sql)
         if control_word(sql):
-            return self.query(sql, params)
+            return self._run(sql, params)
         with self.database.statement_guard():
-            return self.query(sql, params)
+            return self._run(sql, params)
 
-    def query(
-        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
-    ) -> list[tuple[Any, ...]]:
-        """What `execute()` does, for a statement that is known to be sound: a round trip less."""
+    def _run(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         database = self.database
         statement, values = bind_parameters(sql, params, database.dialect)
         cursor = database.execute_sql(statement, values)
