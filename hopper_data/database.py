@@ -43,7 +43,7 @@ from hopper_data.libpq import copy_text, hung_up, keep_text, libpq_parameters
 from hopper_data.pool import in_time, watchdog
 from hopper_data.ready import ReadyStatements
 from hopper_data.sqlite_files import path_of, prepare_file
-from hopper_data.sqlite_turns import FileConnection
+from hopper_data.sqlite_turns import CHECKPOINT_PAGES, FileConnection
 from hopper_data.statements import LEADING, control_word
 
 __all__ = [
@@ -59,9 +59,6 @@ __all__ = [
 logger = logging.getLogger("hopper_data")
 
 # -- databases ------------------------------------------------------------------------------------
-
-
-_CHECKPOINT_PAGES = 4000
 
 
 class SqliteDatabase(Database, PooledSqliteDatabase):
@@ -108,9 +105,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         # as soon as a write with its triggers has touched sixteen pages.
         conn.execute("PRAGMA temp_store = MEMORY")
         if isinstance(conn, FileConnection):
-            # A writer brings the log into the file, and waits for the disk, every so many pages.
-            # SQLite's own 1,000 are some fifty claims; reads cost the same with 4,000, or 16 MB.
-            conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._set_journal_mode(conn, config.journal_mode)
             conn.in_wal = _journal_mode(conn) == "WAL"
         super()._add_conn_hooks(conn)
