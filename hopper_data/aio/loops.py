@@ -10,7 +10,8 @@ from typing import Any
 from hopper_data.aio.database import AsyncDatabase
 from hopper_data.aio.postgresql import AsyncPostgresqlDatabase
 from hopper_data.aio.sqlite import AsyncSqliteDatabase
-from hopper_data.database import Database, SqliteDatabase
+from hopper_data.database import Database
+from hopper_data.sqlite_database import SqliteDatabase
 
 __all__ = ["async_database"]
 

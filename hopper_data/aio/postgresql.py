@@ -17,10 +17,10 @@ from playhouse import pwasyncio
 
 from hopper_data.aio.database import AsyncDatabase
 from hopper_data.config import Backend, DatabaseURL
-from hopper_data.database import ISOLATION, READ_COMMITTED, PostgresqlDatabase, is_write
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.libpq import keep_alive
+from hopper_data.postgresql_database import ISOLATION, READ_COMMITTED, PostgresqlDatabase, is_write
 from hopper_data.statements import LEADING, control_word
 
 __all__ = ["AsyncPostgresqlDatabase", "PostgresConnection"]

@@ -17,9 +17,9 @@ from playhouse import pwasyncio
 
 from hopper_data.aio.database import AsyncDatabase
 from hopper_data.aio.pool import Places
-from hopper_data.database import SqliteDatabase, looked_too_early
 from hopper_data.driver_errors import locked, translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
+from hopper_data.sqlite_database import SqliteDatabase, looked_too_early
 from hopper_data.sqlite_turns import FileConnection
 from hopper_data.statements import control_word
 
