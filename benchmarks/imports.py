@@ -38,8 +38,8 @@ class Import:
 
 
 def measure_imports(rounds: int = 15) -> list[Import]:
-    """The interpreter alone (as `sys`), Peewee, ours, SQLAlchemy's ORM."""
-    modules = ["sys", "peewee", "hopper_data"]
+    """The interpreter alone (as `sys`), Peewee, ours, ours with a session, SQLAlchemy's ORM."""
+    modules = ["sys", "peewee", "hopper_data", "hopper_data.session"]
     if importlib.util.find_spec("sqlalchemy"):
         modules.append("sqlalchemy.orm")
     found: dict[str, list[tuple[float, float]]] = {module: [] for module in modules}

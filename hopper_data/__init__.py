@@ -7,8 +7,8 @@
             print(task.id, task.title)
 
 The core, every error and the routing domain are here; planning is `hopper_data.planning`, chat is
-`hopper_data.chat`. Importing the package does no I/O and reads no environment. What not every
-program needs, the models among it, is imported when it is first used.
+`hopper_data.chat`. Importing the package does no I/O and reads no environment. Each name is
+imported when it is first used, and with it what it needs: Peewee and its driver, the models.
 """
 
 from __future__ import annotations
@@ -16,31 +16,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hopper_data.config import DatabaseConfig, build_database_url
-from hopper_data.database import connect, create_database, using
-from hopper_data.errors import (
-    DatabaseError,
-    DatabaseNotFound,
-    DatabaseUnavailable,
-    IntegrityError,
-    InvalidTransition,
-    LeaseLost,
-    NotFound,
-    PoolTimeout,
-    SchemaVersionMismatch,
-    ValidationError,
-)
-from hopper_data.session import (
-    Session,
-    SessionFactory,
-    get_async_session,
-    get_sync_session,
-    run_in_transaction,
-)
-
 if TYPE_CHECKING:
     from hopper_data.aio import AsyncSession, run_in_async_transaction
     from hopper_data.backup import IntegrityReport, backup_database, check_integrity
+    from hopper_data.config import DatabaseConfig, build_database_url
+    from hopper_data.database import connect, create_database, using
+    from hopper_data.errors import (
+        DatabaseError,
+        DatabaseNotFound,
+        DatabaseUnavailable,
+        IntegrityError,
+        InvalidTransition,
+        LeaseLost,
+        NotFound,
+        PoolTimeout,
+        SchemaVersionMismatch,
+        ValidationError,
+    )
     from hopper_data.maintenance import (
         analyze_database_statistics,
         check_database_health,
@@ -85,6 +77,13 @@ if TYPE_CHECKING:
     )
     from hopper_data.routing.waiting import async_wait_for_tasks, wait_for_tasks
     from hopper_data.routing.worker import GiveBack, Worker
+    from hopper_data.session import (
+        Session,
+        SessionFactory,
+        get_async_session,
+        get_sync_session,
+        run_in_transaction,
+    )
 
 __version__ = "0.1.0"
 
@@ -160,7 +159,40 @@ __all__ = [
     "wait_for_tasks",
 ]
 
-_LATER = {
+_HOMES = {
+    "AsyncSession": "aio",
+    "run_in_async_transaction": "aio",
+    "IntegrityReport": "backup",
+    "backup_database": "backup",
+    "check_integrity": "backup",
+    "DatabaseConfig": "config",
+    "build_database_url": "config",
+    "connect": "database",
+    "create_database": "database",
+    "using": "database",
+    "DatabaseError": "errors",
+    "DatabaseNotFound": "errors",
+    "DatabaseUnavailable": "errors",
+    "IntegrityError": "errors",
+    "InvalidTransition": "errors",
+    "LeaseLost": "errors",
+    "NotFound": "errors",
+    "PoolTimeout": "errors",
+    "SchemaVersionMismatch": "errors",
+    "ValidationError": "errors",
+    "analyze_database_statistics": "maintenance",
+    "check_database_health": "maintenance",
+    "check_schema": "maintenance",
+    "dump_schema": "maintenance",
+    "get_database_health": "maintenance",
+    "get_database_info": "maintenance",
+    "init_database": "maintenance",
+    "reset_database": "maintenance",
+    "vacuum_database": "maintenance",
+    "get_schema_version": "migrations",
+    "run_migrations": "migrations",
+    "Page": "repository",
+    "Repository": "repository",
     "DecisionStrategy": "routing",
     "ExecutorType": "routing",
     "ExternalMapping": "routing",
@@ -188,35 +220,23 @@ _LATER = {
     "TaskSource": "routing",
     "TaskStatus": "routing",
     "Velocity": "routing",
-    "Page": "repository",
-    "Repository": "repository",
-    "AsyncSession": "aio",
-    "GiveBack": "routing.worker",
-    "IntegrityReport": "backup",
-    "Worker": "routing.worker",
-    "analyze_database_statistics": "maintenance",
-    "backup_database": "backup",
-    "check_database_health": "maintenance",
-    "check_integrity": "backup",
-    "check_schema": "maintenance",
-    "dump_schema": "maintenance",
-    "get_database_health": "maintenance",
-    "get_database_info": "maintenance",
-    "get_schema_version": "migrations",
-    "init_database": "maintenance",
-    "reset_database": "maintenance",
-    "run_in_async_transaction": "aio",
-    "run_migrations": "migrations",
-    "vacuum_database": "maintenance",
     "async_wait_for_tasks": "routing.waiting",
     "wait_for_tasks": "routing.waiting",
+    "GiveBack": "routing.worker",
+    "Worker": "routing.worker",
+    "Session": "session",
+    "SessionFactory": "session",
+    "get_async_session": "session",
+    "get_sync_session": "session",
+    "run_in_transaction": "session",
 }
+_MODULES = ("config", "database", "errors", "routing", "session")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "routing":
-        return import_module(f"{__name__}.routing")
-    module = _LATER.get(name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    module = _HOMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{module}"), name)

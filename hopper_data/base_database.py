@@ -15,7 +15,7 @@ from hopper_data.config import DatabaseConfig, DatabaseURL
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.pool import JUST_NOW_S, PooledConnections
-from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint
+from hopper_data.transactions import ReadOnlySavepoint, ReadOnlyTransaction, Savepoint, Transaction
 
 __all__ = ["Database"]
 
@@ -26,6 +26,29 @@ _LONGEST_LOGGED = 5_000
 
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
+
+
+class _Guard(threading.local):
+    """What a thread knows of its connection, and of the transaction on it."""
+
+    answered = 0.0
+    """When the server has answered last."""
+    # PostgreSQL
+    begin = ""
+    """The BEGIN that travels with the next statement."""
+    number = 0
+    """Of the last savepoint that was made for a statement."""
+    open = False
+    """Whether that savepoint is there."""
+    covers_reads = False
+    """Whether nothing was written since it was made."""
+    # SQLite
+    forbids = False
+    """Whether the connection refuses writes."""
+    forbids_late = False
+    """Whether it will, before the next statement that is not a read of ours."""
+    before: Any = None
+    """Whether it did before that."""
 
 
 class Database(PooledConnections):
@@ -43,12 +66,12 @@ class Database(PooledConnections):
         self.config = config
         self.url = url
         self.label = str(url)
-        self._guard = threading.local()
+        self._guard = _Guard()
         self._prepare_pool()
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._guard = threading.local()
+        self._guard = _Guard()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"
@@ -59,8 +82,11 @@ class Database(PooledConnections):
         return {**options, "dialect": self.dialect, "schema_prefix": self.schema_prefix}
 
     def connect(self, reuse_if_open: bool = False) -> bool:
-        with translated(self):
+        try:
             opened = super().connect(reuse_if_open)
+        except Exception:
+            with translated(self):
+                raise
         if self.config.pre_ping:
             self._guard.answered = time.perf_counter()  # the pool has made sure of it
         return opened
@@ -71,7 +97,7 @@ class Database(PooledConnections):
 
     def _may_be_lost(self) -> bool:
         """Whether this thread's connection is lost; one that has just answered is not asked."""
-        silent_s = time.perf_counter() - getattr(self._guard, "answered", 0.0)
+        silent_s = time.perf_counter() - self._guard.answered
         return silent_s > JUST_NOW_S and self.has_lost_connection()
 
     def _log_query(self, sql: str, params: Any) -> None:
@@ -119,8 +145,15 @@ class Database(PooledConnections):
         except (peewee.PeeweeException, DatabaseError):
             logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
 
+    def transaction(self, *args: Any, **kwargs: Any) -> Any:
+        return Transaction(self, *args, **kwargs)
+
     def savepoint(self) -> Any:
         return Savepoint(self)
+
+    def count_changes(self) -> int:
+        """A number that moves on with each row that this thread's connection writes to SQLite."""
+        return 0
 
     def begin_read_only(self) -> Any:
         """Begin a transaction for `read_only()`; what `allow_writes()` must be told after it."""
@@ -188,5 +221,6 @@ class Database(PooledConnections):
 
     def release(self) -> None:
         """Give this thread's connection back to the pool, unless a transaction is open on it."""
-        if not self.is_closed() and not self.in_transaction():
+        state = self._state
+        if not (state.closed or state.transactions):
             self.close()

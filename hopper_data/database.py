@@ -174,9 +174,12 @@ def enter(database: Database) -> None:
 
 def leave(database: Database) -> None:
     """Point the proxy at what it stood for before `enter()`."""
-    # Blocks may end in another order than they began in.
     open_here = _current.get()
+    if open_here and open_here[-1] is database:
+        _current.set(open_here[:-1])
+        return
+    # Blocks may end in another order than they began in, and a generator in another context.
     if database not in open_here:
-        return  # a generator is ended in another context
+        return
     last = len(open_here) - 1 - open_here[::-1].index(database)
     _current.set(open_here[:last] + open_here[last + 1 :])

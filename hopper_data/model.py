@@ -518,7 +518,7 @@ def normalize_row(
 
 def _defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     """What a new row has of itself, as far as `values` do not say."""
-    fixed, made, moments = model._meta.derived(_split_defaults)
+    fixed, made, moments = default_values(model)
     row: dict[str, Any] = fixed.copy()
     for name, make in made:
         if values.get(name) is None:
@@ -531,8 +531,15 @@ def _defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, An
     return row
 
 
-def _split_defaults(model: type[BaseModel]) -> tuple[dict[str, Any], list[Any], list[Any]]:
+def default_values(
+    model: type[BaseModel],
+) -> tuple[dict[str, Any], list[tuple[str, Any]], list[tuple[str, Any]]]:
     """Defaults that are values, those that are made, and those of `created_at`, `updated_at`."""
+    defaults: tuple[dict[str, Any], list[Any], list[Any]] = model._meta.derived(_split_defaults)
+    return defaults
+
+
+def _split_defaults(model: type[BaseModel]) -> tuple[dict[str, Any], list[Any], list[Any]]:
     defaults = [
         (field.name, field.default)
         for field in model._meta.sorted_fields

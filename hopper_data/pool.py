@@ -75,8 +75,12 @@ class PooledConnections(PooledDatabase):
                 return False
             self.close()
         connection = self._connect()
-        state.set_connection(connection)
-        state.lease = _Lease(self, connection)
+        # All else is as `reset()` has left it.
+        state.conn, state.closed = connection, False
+        lease = getattr(state, "lease", None)
+        if lease is None:
+            lease = state.lease = _Lease(self)
+        lease.connection = connection
         return True
 
     def close(self) -> bool:
@@ -84,46 +88,43 @@ class PooledConnections(PooledDatabase):
         state = self._state
         if state.closed:
             return False
-        if self.in_transaction():
+        if state.transactions:
             raise DatabaseError("a connection cannot be given back inside a transaction")
         connection = state.conn
-        state.lease.end()
+        state.lease.connection = None
         state.reset()
         self._close(connection)
         return True
 
-    def count_changes(self) -> int:
-        """A number that moves on with each row that this thread's connection writes to SQLite."""
-        connection = self._state.conn
-        # An asynchronous connection wraps another one.
-        return int(getattr(getattr(connection, "conn", connection), "total_changes", 0))
-
     # -- taking -----------------------------------------------------------------------------------
 
     def _connect(self) -> Any:
-        deadline = time.monotonic() + self.config.pool_timeout_s
+        deadline = 0.0
         while True:
+            now = time.monotonic()
+            deadline = deadline or now + self.config.pool_timeout_s
             reserved = self._reserve(deadline)
             if reserved is None:
                 return self._open_reserved()
-            connection = reserved[0].connection
+            entry, idle_since = reserved
             usable = False
             try:
-                usable = self._usable(*reserved)
+                usable = self._usable(entry, now - idle_since)
             finally:
                 if not usable:
-                    self._forget(connection)
+                    self._forget(entry.connection)
             if usable:
-                return connection
+                return entry.connection
 
     def _reserve(self, deadline: float) -> tuple[PoolConnection, float] | None:
         """An idle connection, marked as taken, and since when it was idle.
 
         None, and a place for a new one, where there is none.
         """
-        with self._pool_available:
+        with self._pool_lock:
             while True:
-                self._take_back_orphans()
+                if self._orphans:
+                    self._take_back_orphans()
                 if self._connections:
                     created, idle_since, connection = self._connections.pop()
                     return self._mark(connection, created), idle_since
@@ -147,8 +148,7 @@ class PooledConnections(PooledDatabase):
         )
 
     def _mark(self, connection: Any, created: float) -> PoolConnection:
-        entry = PoolConnection(created, connection, time.time())
-        self._in_use[self.conn_key(connection)] = entry
+        entry = self._in_use[id(connection)] = PoolConnection(created, connection, time.time())
         return entry
 
     def _open_reserved(self) -> Any:
@@ -171,13 +171,10 @@ class PooledConnections(PooledDatabase):
             self._set_server_version(connection)
         return connection
 
-    def _usable(self, entry: PoolConnection, idle_since: float) -> bool:
-        if self._outlived(entry):
+    def _usable(self, entry: PoolConnection, idle_s: float) -> bool:
+        if self._outlived(entry, entry.checked_out):
             return False
-        if not self.config.pre_ping:
-            return True
-        idle_s = time.monotonic() - idle_since
-        if idle_s < JUST_NOW_S:
+        if idle_s < JUST_NOW_S or not self.config.pre_ping:
             return True
         # Where the server has answered lately, what this machine knows of the connection will do.
         fresh = idle_s < _FRESH_S
@@ -188,23 +185,23 @@ class PooledConnections(PooledDatabase):
         """Whether this machine knows that a connection is closed, the server not being asked."""
         return bool(self._is_closed(conn))
 
-    def _outlived(self, entry: PoolConnection) -> bool:
-        recycle_s = self.config.recycle_s
+    def _outlived(self, entry: PoolConnection, now: float) -> bool:
         born: float = entry.timestamp
-        return born < self._closed_at or 0 < recycle_s < time.time() - born
+        return born < self._closed_at or 0 < self.config.recycle_s < now - born
 
     # -- giving back ------------------------------------------------------------------------------
 
     def _close(self, conn: Any, close_conn: bool = False) -> None:
-        key = self.conn_key(conn)
+        key = id(conn)
         keep = not close_conn and self._can_reuse(conn)
-        with self._pool_available:
+        with self._pool_lock:
             entry = self._in_use.get(key)
             room = len(self._connections) < self.config.pool_size + self._waiting
-            if keep and room and entry is not None and not self._outlived(entry):
+            if keep and room and entry is not None and not self._outlived(entry, time.time()):
                 del self._in_use[key]
                 self._connections.append((entry.timestamp, time.monotonic(), conn))
-                self._pool_available.notify()
+                if self._waiting:
+                    self._pool_available.notify()
                 return
         try:
             # Before its place is free, or the server would see one too many.
@@ -259,21 +256,20 @@ class PooledConnections(PooledDatabase):
 
 
 class _Lease:
-    """Lives in the state of a thread, and dies with it."""
+    """Lives in the state of a thread, and dies with it.
 
-    def __init__(self, pool: PooledConnections, connection: Any) -> None:
+    `connection` is what the thread has taken and not given back.
+    """
+
+    def __init__(self, pool: PooledConnections) -> None:
         self._pool = weakref.ref(pool)
-        self._connection = connection
-
-    def end(self) -> None:
-        """The connection was given back in time."""
-        self._connection = None
+        self.connection: Any = None
 
     def __del__(self) -> None:
         # May run anywhere, in a thread that holds the pool's lock too: it only leaves a note.
         pool = self._pool()
-        if pool is not None and self._connection is not None:
-            pool._orphans.append(self._connection)
+        if pool is not None and self.connection is not None:
+            pool._orphans.append(self.connection)
 
 
 _inherited: list[Any] = []

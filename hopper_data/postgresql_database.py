@@ -114,7 +114,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if not state.transactions or state.conn is None or self._is_watched():
             return super().send(sql, params)
         start = time.perf_counter()
-        begin = self._take_begin()
+        guard = self._guard
+        begin, guard.begin = guard.begin, ""
         number, ahead = self._next_guard(begin)
         try:
             cursor = state.conn.cursor()
@@ -125,7 +126,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                 return self.send(sql, params)
             with translated(self):
                 raise
-        self._set_guard(number)
+        guard.number, guard.open, guard.covers_reads = number, number > 0, False
         self._note_time(sql, start)
         return cursor
 
@@ -156,8 +157,8 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             return 0, ""
         # A new name each time: were the savepoint not made, because the statement does not even
         # parse, returning to an older one would undo the write before.
-        last = self._guard_number
-        release = f"RELEASE SAVEPOINT hopper_{last}; " if self._guard_open else ""
+        last = self._guard.number
+        release = f"RELEASE SAVEPOINT hopper_{last}; " if self._guard.open else ""
         return last + 1, f"{release}SAVEPOINT hopper_{last + 1}; "
 
     def _set_guard(self, number: int, *, is_open: bool = True) -> None:
@@ -168,12 +169,12 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         state = self._state
         # Before anything else, a read of ours needs no transaction: each statement of one would see
         # the data anew all the same.
-        early = self.reads_early and getattr(self._guard, "begin", "") == _PLAIN_BEGIN
-        covered = early or self._guard_covers_reads
+        early = self.reads_early and self._guard.begin == _PLAIN_BEGIN
+        covered = early or self._guard.covers_reads
         if not (state.transactions and covered) or self._is_watched():
             rows = super().fetch_all(sql, params)
             # What follows, until something is written again, needs no savepoint of its own.
-            self._guard.covers_reads = bool(state.transactions) and self._guard_open
+            self._guard.covers_reads = bool(state.transactions) and self._guard.open
             return rows
         start = time.perf_counter()
         try:
@@ -182,7 +183,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             rows = cast("list[Any]", cursor.fetchall())
         except Exception as error:
             if not early:
-                self._undo_statement(self._guard_number)
+                self._undo_statement(self._guard.number)
             if self._ready.must_repeat(state.conn, error, sql):
                 return self.fetch_all(sql, params)
             with translated(self):
@@ -192,10 +193,10 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
 
     def _close_guard(self, word: str) -> str:
         """Release the open guard before a caller's savepoint, which it would otherwise enclose."""
-        was_open = self._guard_open
-        self._set_guard(self._guard_number, is_open=False)
+        was_open = self._guard.open
+        self._set_guard(self._guard.number, is_open=False)
         encloses = was_open and word in ("SAVEPOINT", "SET")
-        return f"RELEASE SAVEPOINT hopper_{self._guard_number}; " if encloses else ""
+        return f"RELEASE SAVEPOINT hopper_{self._guard.number}; " if encloses else ""
 
     def _undo_statement(self, number: int | None, begin: str = "") -> None:
         connection = self._state.conn
@@ -205,7 +206,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             self._guard.begin = begin  # nothing of it was done
         if (number is None and not begin) or self.is_connection_usable():
             return  # in the last case the driver did not even send it
-        self._set_guard(self._guard_number, is_open=False)
+        self._set_guard(self._guard.number, is_open=False)
         back = "ROLLBACK" if begin else f"ROLLBACK TO SAVEPOINT hopper_{number}"
         try:
             connection.cursor().execute(back)
@@ -245,19 +246,6 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
     def _silent(self, limit_s: float) -> DatabaseUnavailable:
         return DatabaseUnavailable(f"{self.label} did not answer within {limit_s:g} s")
 
-    @property
-    def _guard_number(self) -> int:
-        return getattr(self._guard, "number", 0)
-
-    @property
-    def _guard_open(self) -> bool:
-        return getattr(self._guard, "open", False)
-
-    @property
-    def _guard_covers_reads(self) -> bool:
-        """Whether nothing was written since the savepoint was made."""
-        return getattr(self._guard, "covers_reads", False)
-
     # A transaction begins together with its first statement, which saves a round trip, or not at
     # all when there are only reads of ours.
 
@@ -269,16 +257,17 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             self._begin_late(_PLAIN_BEGIN)
 
     def _begin_late(self, statement: str) -> None:
-        self.connection()
+        guard = self._guard
+        if guard.begin or self._state.conn is None:
+            self.connection()
         if self._may_be_lost():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before it was used")
-        self._set_guard(0, is_open=False)
-        self._guard.begin = statement
+        guard.number, guard.open, guard.covers_reads = 0, False, False
+        guard.begin = statement
 
     def _take_begin(self) -> str:
         """The BEGIN that has to travel now, if any."""
-        begin: str = getattr(self._guard, "begin", "")
-        self._guard.begin = ""
+        begin, self._guard.begin = self._guard.begin, ""
         return begin
 
     def _begin_now(self) -> None:
@@ -308,18 +297,21 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             return
         if connection.closed or self._may_be_lost():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before the commit")
-        if not self.is_connection_usable():
+        if not self._adapter.is_connection_usable(connection):
             # PostgreSQL answers COMMIT with a silent ROLLBACK here.
             raise DatabaseError(
                 "nothing was committed: an earlier error has ended this transaction"
             )
         try:
-            with translated(self):
-                connection.cursor().execute("COMMIT")
-        except DatabaseUnavailable as error:
-            if getattr(error.__cause__, "pgcode", None):
-                raise  # the server said why it did not commit
-            raise self._commit_unanswered() from error.__cause__
+            connection.cursor().execute("COMMIT")
+        except Exception:  # noqa: BLE001  # translated, and raised in any case
+            try:
+                with translated(self):
+                    raise
+            except DatabaseUnavailable as error:
+                if getattr(error.__cause__, "pgcode", None):
+                    raise  # the server said why it did not commit
+                raise self._commit_unanswered() from error.__cause__
 
     def _commit_unanswered(self) -> DatabaseUnavailable:
         return DatabaseUnavailable(

@@ -89,4 +89,7 @@ class ReadyStatements:
         return True
 
     def _of(self, connection: Any) -> dict[str, float]:
-        return self._known.setdefault(connection, {})
+        known = self._known.get(connection)
+        if known is None:
+            known = self._known[connection] = {}
+        return known

@@ -190,7 +190,7 @@ class Repository(Generic[M]):
 
     def create(self, /, **fields: Any) -> M:
         """Insert a row and return it. `IntegrityError` when a key is taken or a parent missing."""
-        row = normalize_row(self.model, fields)
+        row = fastpath.new_row(self.model, fields)
         try:
             self._insert([row])
         except ConstraintViolation as violation:
@@ -284,7 +284,7 @@ class Repository(Generic[M]):
 
         Right also when several callers do it at once.
         """
-        row = normalize_row(self.model, fields)
+        row = fastpath.new_row(self.model, fields)
         given = {find_field(self.model, name).name for name in fields}
         with self._explaining([row]):
             return self._upsert(row, given, self.model._meta.get_primary_keys())
@@ -331,7 +331,7 @@ class Repository(Generic[M]):
         """Insert many rows, all or none, and return them in the order given."""
         given = as_rows(rows)
         with fastpath.without_collection():
-            normal = [normalize_row(self.model, row) for row in given]
+            normal = [fastpath.new_row(self.model, row) for row in given]
             if normal:
                 with self._explaining(normal, new=True), self.database.atomic():
                     self._insert(normal)
@@ -394,19 +394,20 @@ class Repository(Generic[M]):
 
     def _insert_row(self, row: dict[str, Any]) -> None:
         database, model, meta = self.database, self.model, self.model._meta
-        given = meta.auto_increment and row.get(meta.primary_key.name) is not None
-        numbered = meta.auto_increment and not given
-        own = [meta.primary_key] if meta.auto_increment else []
-
-        sql = self._statements.known(database, ("insert", given))
+        numbered = meta.auto_increment and row.get(meta.primary_key.name) is None
+        if numbered:
+            row.pop(meta.primary_key.name, None)
+        # What is left out is NULL; but these have a default in the database.
+        for name in meta.derived(_defaulted):
+            row.setdefault(name)
+        sql = self._statements.known(database, ("insert", *row))
         if sql is None:
-            fields = [field for field in meta.sorted_fields if not field.auto_increment]
+            fields = [meta.fields[name] for name in row if name in meta.fields]
             text = rowsets.insert_row_sql(
-                database, model, fields + (own if given else []), own if numbered else ()
+                database, model, fields, [meta.primary_key] if numbered else ()
             )
-            sql = self._statements.keep(database, ("insert", given), text)
-        values = fastpath.row_parameters(model, row)
-        cursor = database.send(sql, (*values, row[own[0].name]) if given else values)
+            sql = self._statements.keep(database, ("insert", *row), text)
+        cursor = database.send(sql, fastpath.parameters(model, row))
         if numbered:
             ((row[meta.primary_key.name],),) = cursor.fetchall()
 
@@ -585,7 +586,7 @@ class Repository(Generic[M]):
             field.name: field.comparable(part) for field, part in zip(fields, parts, strict=True)
         }
 
-    def _encoded(self, key: Mapping[str, Any]) -> list[Any]:
+    def _encoded(self, key: Mapping[str, Any]) -> Sequence[Any]:
         return fastpath.parameters(self.model, key)
 
     def _terms(self, key: Mapping[str, Any]) -> list[Any]:
@@ -713,6 +714,19 @@ def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
 def _fixed_names(model: Any) -> frozenset[str]:
     """The fields that no update may set."""
     return frozenset(field.name for field in model._meta.get_primary_keys()) | {"created_at"}
+
+
+def _defaulted(model: Any) -> list[str]:
+    """The fields whose column has a default that the model does not know as its own."""
+    return [
+        field.name
+        for field in model._meta.sorted_fields
+        if field.default is None
+        and (
+            getattr(field, "server_default", False)
+            or any("DEFAULT" in clause.sql.upper() for clause in field.constraints or ())
+        )
+    ]
 
 
 def check_count(value: Any, name: str) -> int:

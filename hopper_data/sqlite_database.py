@@ -86,9 +86,14 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
                     raise
                 time.sleep(0.005)
 
-    def _outlived(self, entry: PoolConnection) -> bool:
+    def _outlived(self, entry: PoolConnection, now: float) -> bool:
         # A database in memory is gone when its connection closes.
-        return not self.in_memory and super()._outlived(entry)
+        return not self.in_memory and super()._outlived(entry, now)
+
+    def count_changes(self) -> int:
+        connection = self._state.conn
+        # An asynchronous connection wraps another one.
+        return int(getattr(getattr(connection, "conn", connection), "total_changes", 0))
 
     def _run_statement(self, sql: str, params: Any, **options: Any) -> Any:
         self._check_transaction(self._state.conn, sql)
@@ -114,7 +119,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return rows
 
     def send(self, sql: str, params: Sequence[Any] = ()) -> Any:
-        if getattr(self._guard, "forbids_late", False):
+        if self._guard.forbids_late:
             self._forbid_now()
         connection = self._state.conn
         if connection is None or self._is_watched():
@@ -194,7 +199,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         return _LATE
 
     def _forbid_now(self) -> None:
-        if getattr(self._guard, "forbids_late", False):
+        if self._guard.forbids_late:
             self._guard.forbids_late = False
             self._guard.before = self.forbid_writes()
 
@@ -230,7 +235,7 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             self.allow_writes(self._guard.before)
 
     def _can_reuse(self, conn: Any) -> bool:
-        if getattr(self._guard, "forbids", False):
+        if self._guard.forbids:
             self._guard.forbids = False
             with suppress(sqlite3.ProgrammingError):  # closed
                 conn.execute("PRAGMA query_only = OFF")

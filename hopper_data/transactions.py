@@ -9,9 +9,38 @@ import peewee
 
 from hopper_data.errors import DatabaseError
 
-__all__ = ["ReadOnlySavepoint", "ReadOnlyTransaction", "Savepoint"]
+__all__ = ["ReadOnlySavepoint", "ReadOnlyTransaction", "Savepoint", "Transaction"]
 
 logger = logging.getLogger("hopper_data")
+
+
+class Transaction(peewee._transaction):
+    """Peewee's, in fewer steps, since every session pays for them."""
+
+    _begin: Any
+
+    def __enter__(self) -> Any:
+        state = self.db._state
+        if not state.transactions:
+            self._begin()
+        state.transactions.append(self)
+        return self
+
+    def __exit__(self, exc_type: Any, *exc_info: Any) -> None:
+        state = self.db._state
+        state.transactions.pop()
+        if state.transactions:
+            return
+        if exc_type:
+            self.rollback(begin=False)
+            return
+        try:
+            self.db.commit()
+            if state.commit_callbacks:
+                self.db._run_commit_callbacks()
+        except Exception:
+            self.rollback(begin=False)
+            raise
 
 
 class Savepoint(peewee._savepoint):
@@ -27,7 +56,7 @@ class Savepoint(peewee._savepoint):
             logger.debug("no savepoint to return to in %s", self.db.label, exc_info=True)
 
 
-class ReadOnlyTransaction(peewee._transaction):
+class ReadOnlyTransaction(Transaction):
     """A transaction that cannot write."""
 
     def _begin(self) -> None:

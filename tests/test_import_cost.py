@@ -27,13 +27,31 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_an_import_brings_little_more_than_peewee() -> None:
-    brought = modules_after("import hopper_data") - modules_after("import peewee, playhouse.pool")
+SESSION = "from hopper_data import get_sync_session"
+
+
+def test_an_import_alone_brings_nothing_along() -> None:
+    brought = modules_after("import hopper_data") - modules_after("")
+    foreign = {name for name in brought if name.split(".")[0] not in sys.stdlib_module_names}
+    assert foreign == {"hopper_data"}
     assert not brought & set(HEAVY.split())
 
 
+def test_the_errors_come_without_a_database() -> None:
+    assert "peewee" not in modules_after("from hopper_data import DatabaseError, NotFound")
+
+
+def test_a_session_brings_little_more_than_peewee() -> None:
+    brought = modules_after(SESSION) - modules_after("import peewee, playhouse.pool")
+    assert not brought & set(HEAVY.split())
+
+
+def test_modules_that_are_not_imported_yet_are_there() -> None:
+    assert "hopper_data.errors" in modules_after("import hopper_data; hopper_data.errors.NotFound")
+
+
 def test_what_an_operator_needs_comes_when_it_is_used() -> None:
-    base = modules_after("import hopper_data")
+    base = modules_after(SESSION)
     assert "hopper_data.migrations" not in base
     assert "hopper_data.maintenance" not in base
     assert "hopper_data.aio" not in base

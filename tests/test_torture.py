@@ -18,7 +18,7 @@ PLAN = Plan(tasks=300, workers=4, lease_s=4, kill_every_s=0.3, patience_s=150)
 
 @pytest.mark.parametrize(
     ("backend", "plan"),
-    [("sqlite", PLAN), ("postgresql", replace(PLAN, tasks=400, restarts=1, freezes=1))],
+    [("sqlite", PLAN), ("postgresql", replace(PLAN, tasks=1_000, restarts=1, freezes=1))],
 )
 def test_every_task_is_done_whoever_dies(backend: str, plan: Plan) -> None:
     with places(backend) as (database, restart):

@@ -6,9 +6,12 @@ needed. What a repository answers is the same without it, which `disabled()` is 
 
 - `statements.py` keeps the text of a statement, to be run again with other values;
 - `reading.py` makes true models of rows;
-- `writing.py` makes parameters of normalized rows.
+- `checking.py` makes normalized rows of a caller's values;
+- `writing.py` makes parameters of those;
+- `generating.py` is what the modules that write code have in common.
 """
 
+from hopper_data.fastpath.checking import new_row
 from hopper_data.fastpath.reading import build_models, without_collection
 from hopper_data.fastpath.statements import Outline, Statements, disabled, is_enabled
 from hopper_data.fastpath.writing import parameters, row_parameters
@@ -19,6 +22,7 @@ __all__ = [
     "build_models",
     "disabled",
     "is_enabled",
+    "new_row",
     "parameters",
     "row_parameters",
     "without_collection",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import peewee
 
 from hopper_data import fields as kinds
+from hopper_data.fastpath.generating import Known, compiled
 from hopper_data.model import BaseModel
 
 __all__ = ["build_models", "without_collection"]
@@ -74,8 +75,8 @@ def _make_builder(model: type[BaseModel]) -> Build:
         "        append(instance)\n"
         "    return models\n"
     )
-    exec(compile(source, f"<rows of {model.__name__}>", "exec"), names)  # noqa: S102  # ours
-    return names["build"]  # type: ignore[no-any-return]
+    build: Build = compiled(source, f"rows of {model.__name__}", names)
+    return build
 
 
 # How a column is read: an expression of `{value}`, which is not None where the field is known, and
@@ -105,19 +106,8 @@ def _exactly(kind: type, field: Any) -> Reader:
     return f"{{value}} if {known} else {{read}}({{value}})", field.python_value
 
 
-class _Known(dict[Any, Any]):
-    """What few values stand for."""
-
-    def __init__(self, field: Any, values: Iterable[Any]) -> None:
-        super().__init__((value, field.python_value(value)) for value in values)
-        self._field = field
-
-    def __missing__(self, value: Any) -> Any:
-        return self._field.python_value(value)
-
-
 def _one_of(field: Any, values: Iterable[Any]) -> Reader:
-    return "{read}[{value}]", _Known(field, values)
+    return "{read}[{value}]", Known(field.python_value, values)
 
 
 def _moment(field: Any) -> Reader:

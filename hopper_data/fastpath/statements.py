@@ -39,7 +39,7 @@ class Outline(NamedTuple):
     """
 
     shape: tuple[Any, ...]
-    values: list[Any]
+    values: Sequence[Any]
     is_keyed: bool = False
 
     def then(self, other: Outline | None) -> Outline | None:

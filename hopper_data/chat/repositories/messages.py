@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hopper_data import rowsets
+from hopper_data import fastpath, rowsets
 from hopper_data.chat.models import Conversation, Message, Role
 from hopper_data.errors import ValidationError
 from hopper_data.fields import TICK, utcnow
-from hopper_data.model import normalize_row
 from hopper_data.querying import after_cursor, parse_order
 from hopper_data.repository import Page, Repository, as_rows, check_count
 
@@ -87,7 +86,7 @@ class MessageRepository(Repository[Message]):
                     "write rows as they are with bulk_create()",
                     name,
                 )
-        return normalize_row(Message, {**message, "conversation_id": conversation_id})
+        return fastpath.new_row(Message, {**message, "conversation_id": conversation_id})
 
     def _next_moment(self, conversation: Any) -> datetime:
         """A time after that of every message that the conversation has; locks the conversation."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from hopper_data import rowsets
+from hopper_data import fastpath, rowsets
 from hopper_data.errors import DatabaseError, LeaseLost, NotFound, ValidationError
 from hopper_data.fields import dump_json, shorten, to_utc, utcnow
 from hopper_data.model import normalize_row
@@ -317,7 +317,7 @@ class QueueRepository(AcyclicRepository[Task]):
         """
         if fields.get("dedupe_key") is None:
             return super().create(**fields)
-        return self._create_once([normalize_row(Task, fields)])[0]
+        return self._create_once([fastpath.new_row(Task, fields)])[0]
 
     def bulk_create(self, rows: Iterable[Mapping[str, Any]]) -> list[Task]:
         """Insert many tasks, all or none, and return them in the order given.
@@ -327,7 +327,7 @@ class QueueRepository(AcyclicRepository[Task]):
         given = as_rows(rows)
         if all(row.get("dedupe_key") is None for row in given):
             return super().bulk_create(given)
-        return self._create_once([normalize_row(Task, row) for row in given])
+        return self._create_once([fastpath.new_row(Task, row) for row in given])
 
     def _create_once(self, rows: list[dict[str, Any]]) -> list[Task]:
         # The dedupe keys are no reason for a refusal.

@@ -1,0 +1,204 @@
+"""New rows are what the fields make of them, whether or not the fields are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import peewee
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hopper_data import DatabaseError, Session, Task, TaskRepository, fastpath
+from hopper_data.fastpath import checking
+from hopper_data.fields import CharField, EnumField, FloatField, JSONField, TextField
+from hopper_data.maintenance import all_models
+from hopper_data.model import BaseModel, default_values, normalize_row
+from hopper_data.repository import Repository
+from tests.test_refusals import VALUES
+
+MODELS = {model.__name__ + f" of {model.__module__}": model for model in all_models()}
+
+
+class Word(str):
+    """Text that is not quite text."""
+
+
+class Mood(StrEnum):
+    GOOD = "good"
+    HIGH = "high"
+
+
+EXAMPLES = ["E04", "E04-F01", "T-E04-F01-001", "a@b.example", "user", "todo"]
+POOL = {
+    **VALUES,
+    **dict(zip(EXAMPLES, EXAMPLES, strict=True)),
+    "own text": Word("a"),
+    "other words": Mood.HIGH,
+    "texts": ["é", Word("b")],
+}
+
+
+def base(model: type[BaseModel]) -> dict[str, Any]:
+    """The least that a row needs."""
+    return {
+        field.name: next(value for value in POOL.values() if accepts(field, value))
+        for field in model._meta.sorted_fields
+        if not field.null and field.default is None and not field.auto_increment
+    }
+
+
+def accepts(field: Any, value: Any) -> bool:
+    try:
+        return value is not None and field.normalize(value) is not None
+    except DatabaseError:
+        return False
+
+
+def outcome(make: Any, model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    before = dict(values)
+    try:
+        row = make(model, values)
+    except DatabaseError as error:
+        return type(error), str(error), vars(error)
+    assert dict(values) == before
+    _, made, moments = default_values(model)
+    for name, _ in made + moments:
+        if values.get(name) is None:
+            row[name] = type(row[name])  # another one each time
+    return {name: (type(value), repr(value)) for name, value in row.items()}
+
+
+def agree(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    expected = outcome(normalize_row, model, values)
+    assert outcome(fastpath.new_row, model, values) == expected, values
+    assert outcome(fastpath.new_row, model, values) == expected, values  # when it is known
+
+
+def names_of(model: type[BaseModel]) -> list[str]:
+    return [name for name in model._meta.combined if name != "__composite_key__"]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_every_value_of_every_column_meets_the_same_end(model: type[BaseModel]) -> None:
+    least = base(model)
+    agree(model, least)
+    for name in names_of(model):
+        for value in POOL.values():
+            agree(model, {**least, name: value})
+            agree(model, {name: value, **least})
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_names_and_values_meet_the_same_end(data: st.DataObject) -> None:
+    model = data.draw(st.sampled_from(list(all_models())))
+    least = base(model) if data.draw(st.booleans()) else {}
+    name = st.sampled_from([*names_of(model), "titel", "__composite_key__"])
+    others = data.draw(st.dictionaries(name, st.sampled_from(list(POOL.values())), max_size=4))
+    agree(model, {**others, **least})
+    agree(model, {**least, **others})
+
+
+def test_good_values_ask_no_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "title": "a",
+        "project": "b",
+        "status": "pending",
+        "priority": "high",
+        "source": None,
+        "tags": ["c"],
+        "attempts": 1,
+        "routing_confidence": 0.5,
+        "run_after": datetime.now(UTC),
+    }
+    fastpath.new_row(Task, values)  # from here on it is known how
+    asked: list[Any] = []
+    for field in Task._meta.sorted_fields:
+        monkeypatch.setattr(field, "normalize", asked.append)
+    monkeypatch.setattr(checking, "normalize_row", asked.append)
+    row = fastpath.new_row(Task, values)
+    assert {name: row[name] for name in values} == values
+    assert asked == []
+
+
+def test_a_list_is_copied() -> None:
+    tags = ["a"]
+    row = fastpath.new_row(Task, {"title": "t", "tags": tags})
+    tags.append("b")
+    assert row["tags"] == ["a"]
+
+
+def test_both_times_of_a_new_row_are_one() -> None:
+    row = fastpath.new_row(Task, {"title": "t"})
+    assert row["created_at"] is row["updated_at"]
+    assert row["created_at"] - datetime.now(UTC) < timedelta(seconds=1)
+
+
+class Loud(TextField[str]):
+    """A field with a will of its own."""
+
+    def normalize(self, value: Any, field: Any = None) -> Any:
+        return super().normalize(value, field).upper()
+
+
+class Song(BaseModel):
+    name = CharField(10, primary_key=True)
+    text = Loud(null=True)
+    mood = EnumField(Mood, default=Mood.GOOD)
+    length_s = FloatField(minimum=0, null=True)
+    notes = JSONField(null=True)
+    label = CharField(20, null=True, constraints=[peewee.SQL("DEFAULT 'none'")])
+
+    class Meta:
+        table_name = "songs"
+
+
+class SongRepository(Repository[Song]):
+    model = Song
+
+
+def test_a_field_of_ones_own_is_always_asked() -> None:
+    assert fastpath.new_row(Song, {"name": "a", "text": "b"})["text"] == "B"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "a", "text": "b", "mood": "high", "length_s": 1.5, "notes": [1]},
+        {"name": "a" * 11},
+        {"name": "a", "length_s": -1.0},
+        {"name": "a", "length_s": float("inf")},
+        {"name": "a", "length_s": float("nan")},
+        {"name": "a", "mood": "bad"},
+        {"name": "a", "mood": None},
+        {"name": "a", "mood": []},
+        {"name": "a", "notes": UUID(int=1)},
+    ],
+)
+def test_models_of_others_are_checked_alike(values: dict[str, Any]) -> None:
+    agree(Song, values)
+
+
+def test_one_row_is_written_as_many_are(session: Session) -> None:
+    session.database.create_tables([Song])
+    songs = SongRepository(session)
+    songs.create(name="one")
+    songs.bulk_create([{"name": "two"}, {"name": "three"}])
+    with fastpath.disabled():
+        songs.create(name="four")
+    assert {(song.label, song.mood) for song in songs.get_all()} == {(None, Mood.GOOD)}
+
+
+def test_statements_differ_by_what_is_given_alone(session: Session) -> None:
+    tasks = TaskRepository(session)
+    tasks.create(title="a", owner="o")
+    known = len(TaskRepository._statements)
+    tasks.create(title="b", owner=None)
+    tasks.create(title="c", owner="p", tags=None)
+    assert len(TaskRepository._statements) <= known + 1
+    assert [task.owner for task in tasks.get_all(order_by="title")] == ["o", None, "p"]
