@@ -61,6 +61,7 @@ class PooledConnections(PooledDatabase):
         self._waiting = 0
         self._orphans: deque[Any] = deque()
         self._closed_at = 0.0
+        self._recycle_s = self.config.recycle_s
         _live.add(self)
 
     # -- for one thread ---------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class PooledConnections(PooledDatabase):
 
     def _outlived(self, entry: PoolConnection, now: float) -> bool:
         born: float = entry.timestamp
-        return born < self._closed_at or 0 < self.config.recycle_s < now - born
+        return born < self._closed_at or 0 < self._recycle_s < now - born
 
     # -- giving back ------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class Session:
     def database(self) -> Database:
         """The database of the session; a `DatabaseError` where its transaction is not open."""
         # Peewee would take a connection of its own, and commit each statement at once.
-        if self._ended or not self._database.in_transaction():
+        if self._ended or not self._database._state.transactions:
             raise DatabaseError(
                 "this session has ended, or belongs to another thread; open one for the work at "
                 "hand: with get_sync_session() as session: …"

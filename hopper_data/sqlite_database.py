@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import peewee
-from playhouse.pool import PoolConnection, PooledSqliteDatabase
+from playhouse.pool import PooledSqliteDatabase
 
 from hopper_data.base_database import SQLITE, Database
 from hopper_data.config import DatabaseConfig, DatabaseURL
@@ -44,6 +44,8 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         )
         # Not an argument above: the pool has one of the same name.
         self._timeout = config.busy_timeout_ms / 1000
+        if url.in_memory:
+            self._recycle_s = 0  # it is gone when its connection closes
 
     def _open(self) -> Any:
         if not self.in_memory:
@@ -85,10 +87,6 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
                 if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)
-
-    def _outlived(self, entry: PoolConnection, now: float) -> bool:
-        # A database in memory is gone when its connection closes.
-        return not self.in_memory and super()._outlived(entry, now)
 
     def count_changes(self) -> int:
         connection = self._state.conn
@@ -151,16 +149,22 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
         if lock_type or not isinstance(connection, FileConnection):
             super().begin(lock_type)
             return
-        with translated(self):
+        try:
             connection.begin_in_turn(self.config.busy_timeout_ms)
+        except sqlite3.Error:
+            with translated(self):
+                raise
 
     def commit(self) -> None:
         connection = self._state.conn
         if not isinstance(connection, sqlite3.Connection):
             super().commit()
             return
-        with translated(self):
+        try:
             connection.execute("COMMIT")
+        except sqlite3.Error:
+            with translated(self):
+                raise
         if isinstance(connection, FileConnection):
             connection.note_end()
 
@@ -239,13 +243,19 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             self._guard.forbids = False
             with suppress(sqlite3.ProgrammingError):  # closed
                 conn.execute("PRAGMA query_only = OFF")
-        return bool(super()._can_reuse(conn))
+        try:
+            if conn.in_transaction:
+                conn.rollback()
+        except sqlite3.Error:
+            return False
+        return True
 
     def close_pool(self) -> None:
         super().close_pool()
         if not self.in_memory:
             return
         with self._pool_lock:
+            self._closed_at = 0.0
             self._connections.clear()
 
     def _after_fork(self) -> None:

@@ -13,7 +13,7 @@ CHECKPOINT_PAGES = 4000
 SQLite's own 1,000 are some fifty claims; reads cost the same with 4,000, or 16 MB.
 """
 
-_NEWCOMER_S, _WAITED_S, _NEXT_S = 0.004, 0.016, 0.0003
+_NEWCOMER_S, _WAITED_S, _NEXT_S = 0.006, 0.024, 0.0006
 _LONG_S = 0.02
 
 

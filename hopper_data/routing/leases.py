@@ -111,16 +111,18 @@ def _best_of_both(ready: str, lapsed: str, limit: str) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def expired_sql() -> str:
+@lru_cache(maxsize=2)
+def expired_sql(now: str = "?") -> str:
     """SELECT on SQLite whether any lease has expired by now, the one parameter."""
     source = candidates_sql("sqlite", "idx_tasks_lease")
-    return f"SELECT 1 FROM {source} WHERE {lapsed_sql('task', '?')} LIMIT 1"
+    return f"SELECT 1 FROM {source} WHERE {lapsed_sql('task', now)} LIMIT 1"
 
 
 @lru_cache(maxsize=32)
 def claim_sql(given: tuple[bool, ...], *, expired: bool) -> str:
-    """UPDATE of the best tasks on SQLite; with `expired`, also of those whose lease has expired.
+    """UPDATE of the best tasks on SQLite.
+
+    With `expired`, also of those whose lease has expired; without it, of none where one has.
 
     The parameters: now, the owner, the length of the lease and its end, how many, and what
     is given of a selection.
@@ -131,6 +133,7 @@ def claim_sql(given: tuple[bool, ...], *, expired: bool) -> str:
     ready = ready_sql("sqlite", "task", "?1", claim=True) + chosen
     update = _claimed("sqlite", "?2", "?3", "?4", "?1")
     if not expired:
+        ready = f"NOT EXISTS ({expired_sql('?1')}) AND {ready}"
         among = _best("sqlite", ready, "idx_tasks_claim", "?5", columns="task.rowid")
         return f"{update} WHERE rowid IN ({among}) RETURNING {_COLUMNS}"
     lapsed = f"{lapsed_sql('task', '?1')} AND task.attempts < task.max_attempts{chosen}"

@@ -118,14 +118,17 @@ class QueueRepository(AcyclicRepository[Task]):
         start = utcnow() if self._clock is None else to_utc(self._clock(), Task.updated_at)
         encode = Task.updated_at.encode
         now, end = encode(start), encode(start + timedelta(seconds=lease_s))
-        database = self.database
+        projects, capabilities, tags = selection
+        given = (projects is not None, capabilities is not None, tags is not None)
+        values = [now, owner, lease_s, end, limit]
+        if True in given:
+            values += [value for value in selection if value is not None]
         # Nobody else writes meanwhile, and leases that have expired are rare.
-        expired = bool(database.fetch_all(expired_sql(), (now,)))
-        if expired:
-            database.send(lapse_sql("sqlite", spent=True), (now,)).fetchall()
-        sql = claim_sql(tuple(value is not None for value in selection), expired=expired)
-        given = (value for value in selection if value is not None)
-        return self._models(sql, (now, owner, lease_s, end, limit, *given))
+        claimed = self._models(claim_sql(given, expired=False), values)
+        if claimed or not self.database.fetch_all(expired_sql(), (now,)):
+            return claimed
+        self.database.send(lapse_sql("sqlite", spent=True), (now,)).fetchall()
+        return self._models(claim_sql(given, expired=True), values)
 
     def requeue_expired(self) -> int:
         """Make tasks whose lease has expired pending again, at once; how many leases ended.
