@@ -1,6 +1,8 @@
 """50 asynchronous gets at once, each in a session of its own where there are sessions.
 
-Two lines: in what is lightest for a read, and in what a caller gets who says nothing of reading.
+Two lines: in what a caller gets who says nothing of reading, and in read-only sessions, which see
+one state of the data throughout. For that PostgreSQL needs a transaction, so there the others have
+one as well. The driver of SQLite has one connection for all, and never has any.
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ from hopper_data import TaskRepository
 from hopper_data.aio import open_async_session
 
 KEY = "async"
-WRITING_KEY = "async-writing"
+SNAPSHOT_KEY = "async-snapshot"
 GETS = 50
 TITLES = {
     KEY: f"{GETS} concurrent asynchronous gets",
-    WRITING_KEY: f"{GETS} asynchronous gets, sessions may write",
+    SNAPSHOT_KEY: f"{GETS} asynchronous gets, each in a snapshot",
 }
 GOALS = {"sqlite": 1.4, "postgresql": 1.3}
 _POOL = 20
+_SNAPSHOT: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True}
+"""The transaction of asyncpg that is as ours is in a read-only session."""
 Get = Callable[[str], Awaitable[Any]]
 Open = Callable[[World], AbstractAsyncContextManager[Get]]
 
@@ -46,12 +50,14 @@ def measure_gets(world: World, key: str, rounds: int) -> Measured:
 
 
 def _ways(backend: str, key: str) -> dict[str, Open]:
-    """How each asks; Peewee has no transaction unless it is told to."""
-    driver = _aiosqlite if backend == "sqlite" else _asyncpg
-    ours = partial(_ours, read_only=key == KEY)
-    ways: dict[str, Open] = {"driver": driver, "hopper_data": ours, "peewee": _peewee}
+    snapshot = key == SNAPSHOT_KEY
+    ways: dict[str, Open] = {
+        "driver": _aiosqlite if backend == "sqlite" else partial(_asyncpg, snapshot=snapshot),
+        "hopper_data": partial(_ours, read_only=snapshot),
+        "peewee": partial(_peewee, snapshot=snapshot),
+    }
     if importlib.util.find_spec("sqlalchemy"):
-        ways["sqlalchemy"] = partial(_alchemy, transaction=key == WRITING_KEY)
+        ways["sqlalchemy"] = partial(_alchemy, snapshot=snapshot)
     return ways
 
 
@@ -99,7 +105,7 @@ async def _aiosqlite(world: World) -> AsyncIterator[Get]:
 
 
 @asynccontextmanager
-async def _asyncpg(world: World) -> AsyncIterator[Get]:
+async def _asyncpg(world: World, *, snapshot: bool) -> AsyncIterator[Get]:
     import asyncpg
 
     async def prepare(connection: Any) -> None:
@@ -114,7 +120,14 @@ async def _asyncpg(world: World) -> AsyncIterator[Get]:
         async def get(key: str) -> Task:
             return Task(*await pool.fetchrow(sql, key))
 
-        yield get
+        async def get_in_snapshot(key: str) -> Task:
+            async with (
+                pool.acquire() as connection,
+                connection.transaction(**_SNAPSHOT),
+            ):
+                return Task(*await connection.fetchrow(sql, key))
+
+        yield get_in_snapshot if snapshot else get
 
 
 @asynccontextmanager
@@ -127,7 +140,7 @@ async def _ours(world: World, *, read_only: bool) -> AsyncIterator[Get]:
 
 
 @asynccontextmanager
-async def _peewee(world: World) -> AsyncIterator[Get]:
+async def _peewee(world: World, *, snapshot: bool) -> AsyncIterator[Get]:
     from playhouse.pwasyncio import AsyncPostgresqlDatabase, AsyncSqliteDatabase
 
     if world.database.dialect == "sqlite":
@@ -137,10 +150,15 @@ async def _peewee(world: World) -> AsyncIterator[Get]:
         url = world.database.url.render(hide_password=False)
         database = AsyncPostgresqlDatabase(url, pool_size=_POOL)
     task, *_ = make_models(database)
+    options = {} if world.database.dialect == "sqlite" else _SNAPSHOT
+
+    def get_in_snapshot(key: str) -> Any:
+        with database.atomic(**options):
+            return task.get_by_id(key)
 
     async def get(key: str) -> Any:
         try:
-            return await database.run(task.get_by_id, key)
+            return await database.run(get_in_snapshot if snapshot else task.get_by_id, key)
         finally:
             await database.aclose()  # gives the connection back
 
@@ -149,7 +167,7 @@ async def _peewee(world: World) -> AsyncIterator[Get]:
 
 
 @asynccontextmanager
-async def _alchemy(world: World, *, transaction: bool) -> AsyncIterator[Get]:
+async def _alchemy(world: World, *, snapshot: bool) -> AsyncIterator[Get]:
     from sqlalchemy import event
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -157,12 +175,18 @@ async def _alchemy(world: World, *, transaction: bool) -> AsyncIterator[Get]:
     from benchmarks.contenders.orm import dumps, engine_url, set_pragmas
 
     driver = "aiosqlite" if world.database.dialect == "sqlite" else "asyncpg"
+    options: dict[str, Any] = {}
+    if not snapshot:
+        options["isolation_level"] = "AUTOCOMMIT"
+    elif driver == "asyncpg":
+        options["isolation_level"] = "REPEATABLE READ"
+        options["execution_options"] = {"postgresql_readonly": True}
     engine = create_async_engine(
         engine_url(world.database, driver),
         json_serializer=dumps,
         pool_size=_POOL,
         max_overflow=0,
-        **({} if transaction else {"isolation_level": "AUTOCOMMIT"}),
+        **options,
     )
     if driver == "aiosqlite":
         event.listen(engine.sync_engine, "connect", set_pragmas)

@@ -23,6 +23,7 @@ from hopper_data.model import (
     normalize_row,
     refuse_transition,
 )
+from hopper_data.parts import in_parts
 from hopper_data.querying import (
     OrderKey,
     after_cursor,
@@ -93,16 +94,36 @@ class Repository(Generic[M]):
 
     # -- reading ----------------------------------------------------------------------------------
 
+    @in_parts("_get_statement", "_got")
     def get(self, id: Any, /) -> M | None:
         """The row with this primary key, or None."""
-        key = self._key(id)
-        question = Outline(("get",), self._encoded(key), is_keyed=True)
-        rows = self._ask(question, lambda: self._select().where(*self._terms(key)))
-        return rows[0] if rows else None
+        asked = self._get_statement(id)
+        if asked is None:
+            return self._first(self._select().where(*self._terms(self._key(id))))
+        return self._got(self.database.fetch_all(*asked), id)
 
+    def _get_statement(self, id: Any, /) -> tuple[str, Sequence[Any]] | None:
+        """The SELECT of a row; None where Peewee is to ask."""
+        key = self._key(id)
+        if not fastpath.is_enabled():
+            return None
+        question = Outline(("get",), self._encoded(key), is_keyed=True)
+        return self._statements.get(
+            self.database, question, lambda: self._select().where(*self._terms(key))
+        )
+
+    def _got(self, rows: Sequence[Sequence[Any]], _id: Any) -> M | None:
+        return self._build(rows)[0] if rows else None
+
+    @in_parts("_get_statement", "_got_or_raise")
     def get_or_raise(self, id: Any, /) -> M:
         """The row with this primary key; `NotFound` when there is none."""
-        row = self.get(id)
+        return self._there(self.get(id), id)
+
+    def _got_or_raise(self, rows: Sequence[Sequence[Any]], id: Any) -> M:
+        return self._there(self._got(rows, id), id)
+
+    def _there(self, row: M | None, id: Any) -> M:
         if row is None:
             raise NotFound(f"{self.model.__name__} {shorten(id)} does not exist")
         return row

@@ -59,6 +59,8 @@ class Savepoint(peewee._savepoint):
 class ReadOnlyTransaction(Transaction):
     """A transaction that cannot write."""
 
+    _before: Any = None
+
     def _begin(self) -> None:
         self._before = self.db.begin_read_only()
 

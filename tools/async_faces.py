@@ -138,7 +138,7 @@ def methods(item: type[Any]) -> Iterator[str]:
         for node in tree.body[0].body:  # type: ignore[attr-defined]
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
-            if node.decorator_list or node.name in seen:
+            if any(map(changes_kind, node.decorator_list)) or node.name in seen:
                 continue
             seen.add(node.name)
             yield from method(node if item is Repository else _Concrete(item).visit(node))
@@ -152,6 +152,15 @@ class _Concrete(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return ast.Name(self.model, node.ctx) if node.id == "M" else node
+
+
+def changes_kind(decorator: ast.expr) -> bool:
+    """Whether a decorator makes something else of a method, such as a property."""
+    return not (
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "in_parts"
+    )
 
 
 def method(node: ast.FunctionDef) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 from playhouse import pwasyncio
 
@@ -26,4 +26,5 @@ async def bridged(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             value = child.throw(error)
         else:
             value = child.switch(answer)
-    return cast("T", value)
+    result: T = value
+    return result

@@ -10,6 +10,7 @@ from typing import Any, cast
 import peewee
 from playhouse import pwasyncio
 
+from hopper_data.aio.bridge import bridged
 from hopper_data.aio.pool import Places
 from hopper_data.database import Database
 from hopper_data.driver_errors import translated
@@ -46,8 +47,25 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return True
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query of ours, whose values have been checked."""
+        """The rows of a query of ours that writes nothing."""
+        if self._fetches_at_once():
+            rows: list[Any] = pwasyncio.await_(self._fetch_async(sql, params))
+            return rows
         return Database.fetch_all(cast("Database", self), sql, params)
+
+    async def afetch_all(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """What `fetch_all()` gives, for a coroutine."""
+        if self._fetches_at_once():
+            return await self._fetch_async(sql, params)
+        return await bridged(self.fetch_all, sql, params)
+
+    def _fetches_at_once(self) -> bool:
+        """Whether rows may come straight from the driver, since nobody watches each statement."""
+        return not cast("Database", self)._is_watched()
+
+    async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """The rows of a query, straight from the driver."""
+        raise NotImplementedError
 
     copies = False
 
@@ -56,7 +74,10 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         return Database.send(cast("Database", self), sql, params)
 
     async def aconnect(self) -> Any:
-        state = self._state._current()
+        return await self._connected(self._state._current())
+
+    async def _connected(self, state: Any) -> Any:
+        """The connection in the state of a task; a new one where it has none that is open."""
         connection = state.conn
         if connection is not None:
             if not connection.stale():
@@ -181,17 +202,25 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
             "max": self.config.max_connections,
         }
 
-    async def make_ready(self, *, read_only: bool) -> Any:  # noqa: ARG002
-        """The connection of the current task, with all that a session waits for."""
-        return await self.aconnect()
+    async def make_ready(self, state: Any, *, read_only: bool) -> Any:  # noqa: ARG002
+        """The connection of a task, with all that a session waits for."""
+        return await self._connected(state)
 
     def begins_late(self) -> bool:
         """Whether a transaction begins with its first statement, and nothing waits before."""
         return True
 
+    def begin_late(self, connection: Any, *, read_only: bool) -> None:
+        """Let a transaction begin with the next statement of a connection that is ready."""
+        raise NotImplementedError
+
     def end_quietly(self, connection: Any) -> bool:
         """End a transaction that has nothing to commit, without an answer; False where it may."""
         raise NotImplementedError
+
+    async def acommit(self, connection: Any) -> None:  # noqa: ARG002
+        """Commit the transaction on the connection of the current task."""
+        await bridged(cast("Database", self).commit)
 
     def is_connection_usable(self) -> bool:
         connection = self._state.conn

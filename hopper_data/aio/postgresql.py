@@ -27,6 +27,8 @@ __all__ = ["AsyncPostgresqlDatabase", "PostgresConnection"]
 
 logger = logging.getLogger("hopper_data")
 PLAIN_BEGIN = "BEGIN"
+_READ_ONLY = "REPEATABLE READ READ ONLY"
+_BEGIN_READ_ONLY = f"{PLAIN_BEGIN} ISOLATION LEVEL {_READ_ONLY}"
 _FRESH_S = 0.1
 _JUST_NOW_S = 0.001
 _BROKEN = (
@@ -177,12 +179,6 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         if was_open and word in ("SAVEPOINT", "SET"):
             await connection.conn.execute(f"RELEASE SAVEPOINT hopper_{connection.guard}")
 
-    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query of ours that writes nothing."""
-        if self._is_watched():
-            return super().fetch_all(sql, params)
-        return cast("list[Any]", pwasyncio.await_(self._fetch_async(sql, params)))
-
     async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
         start = time.perf_counter()
         with translated(self):
@@ -196,12 +192,14 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 
     def begin(self, isolation_level: str | None = None) -> None:
         connection = self._state.conn or pwasyncio.await_(self.aconnect())
-        connection.guard, connection.guard_open, connection.covers_reads = 0, False, False
         level = f" ISOLATION LEVEL {isolation_level}" if isolation_level else ""
-        connection.begin = f"{PLAIN_BEGIN}{level}"
+        connection.begin_with(f"{PLAIN_BEGIN}{level}")
 
     def begin_read_only(self) -> None:
-        self.begin("REPEATABLE READ READ ONLY")
+        self.begin(_READ_ONLY)
+
+    def begin_late(self, connection: Any, *, read_only: bool) -> None:
+        connection.begin_with(_BEGIN_READ_ONLY if read_only else PLAIN_BEGIN)
 
     def end_quietly(self, connection: Any) -> bool:
         if not connection.begin:
@@ -211,14 +209,16 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
 
     def commit(self) -> None:
         connection = self._state.conn
-        if connection is not None and self.end_quietly(connection):
-            return
+        if connection is None or not self.end_quietly(connection):
+            pwasyncio.await_(self.acommit(connection))
+
+    async def acommit(self, connection: Any) -> None:
         lost = f"{self.label}: the connection was lost before the commit"
         if connection is None or connection.stale():
             raise DatabaseUnavailable(lost)
         try:
             with translated(self):
-                status = pwasyncio.await_(connection.commit())
+                status = await connection.commit()
         except DatabaseUnavailable as error:
             if was_never_sent(error.__cause__):
                 raise DatabaseUnavailable(lost) from error.__cause__
@@ -319,11 +319,18 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
 
     async def fetch(self, sql: str, params: Sequence[Any]) -> list[Any]:
         """The rows of a query."""
+        if not self._streaming:  # a session asks one thing at a time, in one task
+            rows: list[Any] = await self.conn.fetch(_numbered(sql), *params)
+            return rows
         await self._acquire_lock()
         try:
             return cast("list[Any]", await self.conn.fetch(_numbered(sql), *params))
         finally:
             self._lock.release()
+
+    def begin_with(self, begin: str) -> None:
+        """Let a transaction begin with the next statement."""
+        self.guard, self.guard_open, self.covers_reads, self.begin = 0, False, False, begin
 
     async def begun(self) -> None:
         """Send the BEGIN that waits."""

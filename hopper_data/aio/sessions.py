@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar, cast
-
-import peewee
+from typing import Any, ParamSpec, TypeVar
 
 from hopper_data.aio.bridge import bridged
+from hopper_data.aio.database import AsyncDatabase
 from hopper_data.aio.loops import async_database
 from hopper_data.database import Database, enter, leave, proxy
 from hopper_data.errors import DatabaseError
+from hopper_data.parts import parts_of
 from hopper_data.session import Session, check_retries
-from hopper_data.transactions import ReadOnlyTransaction
+from hopper_data.transactions import ReadOnlyTransaction, Transaction
 
 __all__ = ["AsyncSession", "open_async_session", "run_in_async_transaction"]
 
@@ -55,7 +55,17 @@ class AsyncSession:
         self._check_task()
         self.busy = True
         try:
-            return await bridged(fn, *args, **kwargs)
+            parts = parts_of(fn)
+            if parts is None:
+                return await bridged(fn, *args, **kwargs)
+            # To wait between the parts takes less than to wait inside.
+            repository: Any = fn.__self__  # type: ignore[attr-defined]
+            asked = getattr(repository, parts.ask)(*args, **kwargs)
+            if asked is None or not isinstance(repository.database, AsyncDatabase):
+                return await bridged(fn, *args, **kwargs)
+            rows = await repository.database.afetch_all(*asked)
+            result: T = getattr(repository, parts.answer)(rows, *args, **kwargs)
+            return result
         finally:
             self.busy = False
 
@@ -130,10 +140,10 @@ class _Together:
 
 
 def _together_of(transaction: Any) -> _Together:
-    found = getattr(transaction, "_together", None)
+    found: _Together | None = getattr(transaction, "_together", None)
     if found is None:
         found = transaction._together = _Together()
-    return cast("_Together", found)
+    return found
 
 
 def open_async_session(
@@ -162,7 +172,7 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
         self._is_late = not nested and target.begins_late()
         if not nested:
             self._opened = state.closed
-            self._connection = await target.make_ready(read_only=self._read_only)
+            self._connection = await target.make_ready(state, read_only=self._read_only)
         try:
             await self._begin(target)
             enter(target)
@@ -178,9 +188,10 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
 
     async def _begin(self, target: Any) -> None:
         if self._is_late:
-            kind = ReadOnlyTransaction if self._read_only else peewee._transaction
+            kind = ReadOnlyTransaction if self._read_only else Transaction
             self._scope = kind(target)
-            self._scope.__enter__()
+            target.begin_late(self._connection, read_only=self._read_only)
+            self._state.transactions.append(self._scope)
         else:
             self._scope = target.read_only() if self._read_only else target.atomic()
             await bridged(self._scope.__enter__)
@@ -218,6 +229,9 @@ class _Opening(AbstractAsyncContextManager[AsyncSession]):
             quiet = self._is_late and not state.commit_callbacks
             if quiet and target.end_quietly(self._connection):
                 state.transactions.pop()
+            elif quiet and self._read_only and exc_info[0] is None:
+                state.transactions.pop()
+                await target.acommit(self._connection)
             else:
                 await bridged(self._scope.__exit__, *exc_info)
         finally:

@@ -96,15 +96,14 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
 
     # -- transactions --
 
-    async def make_ready(self, *, read_only: bool) -> Any:
+    async def make_ready(self, state: Any, *, read_only: bool) -> Any:
         if read_only or self.in_memory:
-            return await self.aconnect()
-        connection = self._state.conn
-        if connection is not None:
-            self._end_turn(connection)
+            return await self._connected(state)
+        if state.conn is not None:
+            self._end_turn(state.conn)
         await self._take_turn()
         try:
-            connection = await self.aconnect()
+            connection = await self._connected(state)
         except BaseException:
             self._turn.give_back(None)
             raise
@@ -141,13 +140,19 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
         if not connection.has_turn:
             pwasyncio.await_(self._take_turn())
             connection.has_turn = True
-        connection.begin_with(partial(_begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
+        self.begin_late(connection, read_only=False)
+
+    def begin_late(self, connection: Any, *, read_only: bool) -> None:
+        if read_only:
+            connection.begin_with(_begin_deferred, read_only=True)
+        else:
+            connection.begin_with(partial(_begin_in_turn, timeout_ms=self.config.busy_timeout_ms))
 
     def begin_read_only(self) -> Any:
         connection = self._state.conn or pwasyncio.await_(self.aconnect())
         if self.in_memory:
             return super().begin_read_only()
-        connection.begin_with(_begin_deferred, read_only=True)
+        self.begin_late(connection, read_only=True)
         return None
 
     def forbid_writes(self) -> Any:
@@ -201,11 +206,8 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
                 raise
             return await super()._run_async(sql, params)
 
-    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a query of ours that writes nothing."""
-        if self.in_memory or self._is_watched():
-            return super().fetch_all(sql, params)
-        return cast("list[Any]", pwasyncio.await_(self._fetch_async(sql, params)))
+    def _fetches_at_once(self) -> bool:
+        return not (self.in_memory or self._is_watched())
 
     async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
         start = time.perf_counter()
