@@ -114,8 +114,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
         if not state.transactions or state.conn is None or self._is_watched():
             return super().send(sql, params)
         start = time.perf_counter()
-        guard = self._guard
-        begin, guard.begin = guard.begin, ""
+        begin = self._take_begin()
         number, ahead = self._next_guard(begin)
         try:
             cursor = state.conn.cursor()
@@ -126,7 +125,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
                 return self.send(sql, params)
             with translated(self):
                 raise
-        guard.number, guard.open, guard.covers_reads = number, number > 0, False
+        self._set_guard(number)
         self._note_time(sql, start)
         return cursor
 
@@ -257,13 +256,12 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             self._begin_late(_PLAIN_BEGIN)
 
     def _begin_late(self, statement: str) -> None:
-        guard = self._guard
-        if guard.begin or self._state.conn is None:
+        if self._guard.begin or self._state.conn is None:
             self.connection()
         if self._may_be_lost():
             raise DatabaseUnavailable(f"{self.label}: the connection was lost before it was used")
-        guard.number, guard.open, guard.covers_reads = 0, False, False
-        guard.begin = statement
+        self._set_guard(0, is_open=False)
+        self._guard.begin = statement
 
     def _take_begin(self) -> str:
         """The BEGIN that has to travel now, if any."""

@@ -120,9 +120,8 @@ class QueueRepository(AcyclicRepository[Task]):
         now, end = encode(start), encode(start + timedelta(seconds=lease_s))
         projects, capabilities, tags = selection
         given = (projects is not None, capabilities is not None, tags is not None)
-        values = [now, owner, lease_s, end, limit]
-        if True in given:
-            values += [value for value in selection if value is not None]
+        wanted = [value for value in selection if value is not None]
+        values = [now, owner, lease_s, end, limit, *wanted]
         # Nobody else writes meanwhile, and leases that have expired are rare.
         claimed = self._models(claim_sql(given, expired=False), values)
         if claimed or not self.database.fetch_all(expired_sql(), (now,)):
