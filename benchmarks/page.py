@@ -351,9 +351,11 @@ They take turns, another one first in each round, after a warm-up and a garbage 
 is the median of the rounds, for one call. *ratio* is ours over the driver's. What else the machine
 does at that moment slows all of a line alike; times of two lines, or of two sizes, were taken at
 different moments. Reads run in a session that is open already, except where the line says
-otherwise; the drivers, Peewee and SQLAlchemy read without a transaction. Writes are a transaction
-each for everybody. SQLite is a file in WAL mode; PostgreSQL runs with `fsync` off, so that the disk
-is not what is measured.
+otherwise; the drivers, Peewee and SQLAlchemy read without a transaction. Only in the line of
+snapshots all have one on PostgreSQL, where a snapshot is nothing else: what it costs against a
+plain get is the difference to the line above it. Writes are a transaction each for everybody.
+SQLite is a file in WAL mode; PostgreSQL runs with `fsync` off, so that the disk is not what is
+measured.
 
 At other sizes of the table a slope means the same in all curves. Tags, searches, statistics and
 analytics are about a share of the tasks, which is ten times as many in a table of ten times the
