@@ -212,7 +212,11 @@ class Database(PooledConnections):
         )
 
     def sorting_on_disk(self) -> AbstractContextManager[Any]:
-        """Inside the block, what needs much room takes it on disk, not in memory."""
+        """Inside the block, what needs much room takes it on disk, not in memory.
+
+        SQLite also sorts many rows in half of the time there: it keeps them side by side, not each
+        in a place of its own.
+        """
         return nullcontext()
 
     def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:

@@ -543,6 +543,11 @@ class Repository(Generic[M]):
         statement, values = bind_parameters(sql, params, database.dialect)
         return database.fetch_all(statement, values or ())
 
+    def _sorted_rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query that sorts a whole table."""
+        with self.database.sorting_on_disk():
+            return self._rows(sql)
+
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""
         return self._build(self.database.send(sql, params).fetchall())

@@ -177,14 +177,19 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     @contextmanager
     def sorting_on_disk(self) -> Iterator[None]:
-        # SQLite refuses where a transaction has made temporary tables, which would be lost.
-        with suppress(DatabaseError):
-            self.execute_sql("PRAGMA temp_store = FILE")
+        if self.in_memory:
+            yield
+            return
+        self._keep_aside_in("FILE")
         try:
             yield
         finally:
-            with suppress(DatabaseError):
-                self.execute_sql("PRAGMA temp_store = MEMORY")
+            self._keep_aside_in("MEMORY")
+
+    def _keep_aside_in(self, place: str) -> None:
+        # SQLite refuses where a transaction has made temporary tables, which would be lost.
+        with suppress(sqlite3.Error):
+            self._state.conn.execute(f"PRAGMA temp_store = {place}")
 
     def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         with self.sorting_on_disk():  # it sorts before the first row

@@ -25,6 +25,7 @@ from hopper_data import (
     Session,
     SessionFactory,
     Task,
+    TaskFeedbackRepository,
     TaskRepository,
     TaskStatus,
     ValidationError,
@@ -888,6 +889,15 @@ def test_what_sqlite_keeps_aside_is_in_memory_except_for_long_sorts(
         next(rows)
         assert kept_in() == 2
         rows.close()  # type: ignore[attr-defined]
+        statements: list[str] = []
+        session.database.connection().set_trace_callback(statements.append)
+        RoutingDecisionRepository(session).get_decision_analytics()
+        TaskFeedbackRepository(session).get_routing_accuracy()
+        session.database.connection().set_trace_callback(None)
+        assert [each.partition("= ")[2] for each in statements if "temp_store" in each] == [
+            *("FILE", "MEMORY"),
+            *("FILE", "MEMORY"),
+        ]
         # SQLite would have to forget the table.
         session.execute("CREATE TEMP TABLE mine (value)")
         session.execute("INSERT INTO mine VALUES (1)")

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -223,6 +223,10 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
                 raise
         self._note_time(sql, start)
         return rows
+
+    def _keep_aside_in(self, place: str) -> None:
+        with suppress(sqlite3.Error, ValueError):  # the latter from one that is closed
+            pwasyncio.await_(self._state.conn.fetch(f"PRAGMA temp_store = {place}", ()))
 
     def stream(self, sql: str, params: Any) -> Generator[Any, None, None]:
         if self.in_memory:

@@ -65,7 +65,7 @@ class RoutingDecisionRepository(Repository[RoutingDecision]):
         nothing is None. Decisions without a strategy count as "unknown", those without a project
         as "unassigned".
         """
-        rows = self._rows(_ANALYTICS_SQL)
+        rows = self._sorted_rows(_ANALYTICS_SQL)
         by_part: dict[str, list[tuple[Any, ...]]] = {}
         for part, *values in rows:
             by_part.setdefault(part, []).append(tuple(values))

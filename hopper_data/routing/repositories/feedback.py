@@ -34,7 +34,7 @@ class TaskFeedbackRepository(Repository[TaskFeedback]):
             "by_project": {},
             "by_strategy": {},
         }
-        for part, name, rated, good in self._rows(_ACCURACY_SQL):
+        for part, name, rated, good in self._sorted_rows(_ACCURACY_SQL):
             if part == "overall":
                 accuracy[part] = _score(rated, good)
             else:

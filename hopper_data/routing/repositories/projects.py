@@ -16,6 +16,8 @@ from hopper_data.routing.vocabulary import TaskStatus
 
 __all__ = ["ProjectRepository"]
 
+_STATUSES = tuple(map(str, TaskStatus))
+
 
 class ProjectRepository(Repository[Project]):
     """The registered projects. Lists are in the order of their names."""
@@ -49,7 +51,7 @@ class ProjectRepository(Repository[Project]):
                 Project.name.lookup_value(name),
             )
         )
-        by_status = {str(status): int(counts.get(str(status), 0)) for status in TaskStatus}
+        by_status = {status: int(counts.get(status, 0)) for status in _STATUSES}
         return {"total_tasks": sum(by_status.values()), **by_status}
 
     def get_auto_claim_projects(self, skip: int = 0, limit: int | None = None) -> list[Project]:
