@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import gets, planning, upkeep
-from benchmarks.claims import CLAIMINGS, Rates, measure_claims
-from benchmarks.data import fill
+from benchmarks.claims import CLAIMINGS, Rates, measure_claims, measure_peers
+from benchmarks.data import World, fill
 from benchmarks.databases import BACKENDS, MakeDatabase, databases, server_version
 from benchmarks.imports import Import, measure_imports
 from benchmarks.measuring import Measured, measure
@@ -21,11 +21,11 @@ from benchmarks.operations import OPERATIONS
 from benchmarks.page import duration, write_page
 from benchmarks.results import Results
 from benchmarks.sources import FromFile, MadeUp, Source
-from benchmarks.timing import GROWTH, QUICK, USUAL
+from benchmarks.timing import GROWTH, QUICK, USUAL, Effort
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-ON_TASKS = (*(operation.key for operation in OPERATIONS), *gets.TITLES)
-KEYS = (*ON_TASKS, upkeep.KEY, "claim", "planning", "import")
+ON_TASKS = (*(operation.key for operation in OPERATIONS), *gets.TITLES, "claim")
+KEYS = (*ON_TASKS, upkeep.KEY, "planning", "import")
 Say = Callable[[str], None]
 
 
@@ -112,15 +112,10 @@ class Run:
     say: Say
 
     def on_backend(self, backend: str) -> None:
-        quick, keys = self.options.quick, self.options.keys
+        keys = self.options.keys
         self.results.servers[backend] = server_version(self.make, backend)
         for size in sizes(self.options):
             self.on_tables(backend, size)
-        if "claim" in keys:
-            self.say(f"{backend}: claims")
-            counts, rounds = ((200, 1_000), 1) if quick else ((2_000, 10_000), 3)
-            lines = CLAIMINGS[:3] if quick else CLAIMINGS
-            self.results.claims += measure_claims(self.make, backend, counts, rounds, lines)
         if "planning" in keys:
             self.say(f"{backend}: planning")
             database = self.make(backend, "planning", migrated=False)
@@ -145,16 +140,33 @@ class Run:
                 self.results.measured.append(measure(world, operation, effort))
         for key, title in gets.TITLES.items():
             if key in keys:
-                self.say(f"{backend}: {title}")
-                self.results.measured.append(gets.measure_gets(world, key, 5 if quick else 25))
+                self.say(f"{backend}: {size:,} tasks, {title}")
+                rounds = 25 if effort is USUAL else 5
+                self.results.measured.append(gets.measure_gets(world, key, rounds))
+        if "claim" in keys:
+            self.say(f"{backend}: {size:,} tasks, claims")
+            self.results.claims += self._claims(world, effort)
         if upkeep.KEY in keys:
             self.say(f"{backend}: {upkeep.TITLE}")
             self.results.upkeep.append(upkeep.measure_upkeep(world))
 
+    def _claims(self, world: World, effort: Effort) -> list[Rates]:
+        """Claims; at the main size also what their peers do, and the whole way of a task."""
+        counts, rounds = ((200, 1_000), 1) if self.options.quick else ((2_000, 10_000), 3)
+        lines = CLAIMINGS[: {USUAL: 4, QUICK: 3, GROWTH: 2}[effort]]
+        rates = list(measure_claims(world, counts, rounds, lines))
+        if effort is not GROWTH and not world.source.is_real:
+            others = measure_peers(self.make, str(world.database.dialect), counts, rounds)
+            for line in rates:
+                line.rates.update(others.get(line.title, {}))
+        return rates
+
 
 def growing(options: argparse.Namespace) -> set[str]:
-    """What is measured at several sizes; writes, which take their time, in full runs alone."""
-    return {each.key for each in OPERATIONS if each.grows and (each.reads or options.full)}
+    """What is measured at several sizes; what takes its time in full runs alone."""
+    if options.full:
+        return set(ON_TASKS)
+    return {each.key for each in OPERATIONS if each.reads}
 
 
 def sizes(options: argparse.Namespace) -> list[int]:
@@ -174,9 +186,11 @@ def show(console: Console, results: Results, backend: str) -> None:
         lines = [line for line in results.measured if (line.backend, line.size) == here]
         if lines:
             _show_times(console, f"{backend}, {size:,} tasks", lines)
-    rates = [line for line in results.claims if line.backend == backend]
-    if rates:
-        _show_rates(console, f"{backend}, tasks per second", rates)
+    for size in sorted({line.size for line in results.claims}):
+        here = (backend, size)
+        rates = [line for line in results.claims if (line.backend, line.size) == here]
+        if rates:
+            _show_rates(console, f"{backend}, {size:,} tasks, taken per second", rates)
 
 
 def _show_times(console: Console, title: str, lines: Sequence[Measured]) -> None:

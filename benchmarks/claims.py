@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.data import (
+    BEGINNING,
+    STEP,
+    TASK_COLUMNS,
+    World,
+    as_text,
+    copy_into_postgresql,
+    copy_into_sqlite,
+    new_connection,
+    tidy_tasks,
+)
 from benchmarks.databases import MakeDatabase
-from benchmarks.queues import TAKES_ONE, open_queue, queues
+from benchmarks.queues import TAKES_ONE, open_queue, peers, queues
+from benchmarks.timing import in_turn
+from hopper_data.database import Database
 
 WORKERS = 4
 _LIMIT_S = 300
@@ -38,12 +53,14 @@ CLAIMINGS = (
 
 @dataclass(frozen=True)
 class Rates:
-    """How many tasks a second each queue hands out."""
+    """How many tasks a second each queue hands out, of a table of `size` tasks."""
 
     title: str
     backend: str
     rates: dict[str, float]
     goal: float | None
+    size: int
+    real: bool = False  # tasks of a file
 
     @property
     def ratio(self) -> float:
@@ -57,41 +74,116 @@ class Rates:
 
 
 def measure_claims(
-    make: MakeDatabase,
-    backend: str,
+    world: World,
     counts: tuple[int, int],
     rounds: int,
     claimings: Sequence[Claiming] = CLAIMINGS,
 ) -> Iterator[Rates]:
     """Each line, by as many rounds in turn; `counts` of tasks, one at a time and in tens."""
-    names = list(queues(backend))
-    urls = {name: make(backend, f"queue_{name}").url.render(hide_password=False) for name in names}
-    filling = {name: open_queue(name, backend, url) for name, url in urls.items()}
+    backend, url = str(world.database.dialect), _url(world.database)
     for claiming in claimings:
         count = counts[claiming.many > 1]
-        able = [name for name in names if _is_able(name, claiming)]
-        found: dict[str, list[float]] = {name: [] for name in able}
-        for _ in range(rounds):
-            for name in able:
-                filling[name].fill(count)
-                found[name].append(_rate(name, backend, urls[name], claiming, count))
+        found: dict[str, list[float]] = {name: [] for name in queues(backend)}
+        for number in range(rounds):
+            for name in in_turn(list(found), number):
+                put_in(world, count)
+                found[name].append(rate(name, backend, url, claiming, count))
+                take_out(world)
         rates = {name: statistics.median(each) for name, each in found.items()}
         goal = claiming.goals[backend == "postgresql"]
-        yield Rates(claiming.title, backend, rates, goal)
-    for queue in filling.values():
+        real = world.source.is_real
+        yield Rates(claiming.title, backend, rates, goal, world.size, real)
+
+
+def measure_peers(
+    make: MakeDatabase, backend: str, counts: tuple[int, int], rounds: int
+) -> dict[str, dict[str, float]]:
+    """The rates of the peers by line; none takes tasks without finishing them."""
+    found: dict[str, dict[str, float]] = {}
+    for name in peers(backend):
+        url = _url(make(backend, f"queue_{name}"))
+        queue: Any = open_queue(name, backend, url)
+        for claiming in CLAIMINGS:
+            if not claiming.finish or (claiming.many > 1 and name in TAKES_ONE):
+                continue
+            count, rates = counts[claiming.many > 1], []
+            for _ in range(rounds):
+                queue.fill(count)
+                rates.append(rate(name, backend, url, claiming, count))
+            found.setdefault(claiming.title, {})[name] = statistics.median(rates)
         queue.close()
+    return found
 
 
-def _is_able(name: str, claiming: Claiming) -> bool:
-    if name in ("driver", "hopper_data"):
-        return True
-    return claiming.finish and (claiming.many == 1 or name not in TAKES_ONE)
+def _url(database: Database) -> str:
+    return str(database.url.render(hide_password=False))
 
 
-def _rate(name: str, backend: str, url: str, claiming: Claiming, count: int) -> float:
+# -- tasks to be taken ----------------------------------------------------------------------------
+
+_MINE = "id >= 'claim-' AND id < 'claim.'"
+
+
+def put_in(world: World, count: int) -> None:
+    """Pending tasks, ahead of all others. One in ten depends on a completed one."""
+    rows = []
+    for number, fields in enumerate(world.source.new(count)):
+        made = as_text(BEGINNING - timedelta(days=100) + number * STEP)
+        row = dict.fromkeys(TASK_COLUMNS)
+        row.update(fields, id=f"claim-{number:016d}", status="pending", attempts=0, max_attempts=3)
+        row.update(tags='["a","b"]', required_capabilities='["python"]')
+        row.update(created_at=made, updated_at=made)
+        if number % 10 == 9:
+            row.update(depends_on=json.dumps(["claim-done"]))
+        rows.append(tuple(row.values()))
+    done = dict(zip(TASK_COLUMNS, rows[0], strict=True))
+    done.update(id="claim-done", status="completed")
+    connection = new_connection(world.database)
+    copy = copy_into_sqlite if world.database.dialect == "sqlite" else copy_into_postgresql
+    copy(connection, "tasks", TASK_COLUMNS, [tuple(done.values()), *rows])
+    connection.commit()
+    connection.close()
+    tidy_tasks(world.database)
+
+
+def take_out(world: World) -> None:
+    """Delete what `put_in()` has put in; `AssertionError` where others were taken."""
+    connection = new_connection(world.database)
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT COUNT(*) FROM tasks WHERE lease_token IS NOT NULL AND NOT ({_MINE})")
+    ((others,),) = cursor.fetchall()
+    cursor.execute(f"SELECT COUNT(*) FROM tasks WHERE status = 'pending' AND {_MINE}")
+    ((left,),) = cursor.fetchall()
+    cursor.execute(f"DELETE FROM tasks WHERE {_MINE}")
+    connection.commit()
+    connection.close()
+    if others or left:
+        raise AssertionError(f"{left} tasks were left, and {others} taken that came later")
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+class Allotment:
+    """How many times all workers together may still take tasks."""
+
+    _AT_ONCE = 10
+
+    def __init__(self, context: Any, times: int) -> None:
+        self._left = context.Value("i", times)
+
+    def __call__(self) -> int:
+        with self._left.get_lock():
+            given = min(self._AT_ONCE, self._left.value)
+            self._left.value -= given
+        return int(given)
+
+
+def rate(name: str, backend: str, url: str, claiming: Claiming, count: int) -> float:
+    """How many tasks per second the workers take, `count` in all."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(WORKERS)
-    with _workers(context, (name, backend, url, claiming, barrier)) as ends:
+    barrier, tickets = context.Barrier(WORKERS), Allotment(context, count // claiming.many)
+    with _workers(context, (name, backend, url, claiming, barrier, tickets)) as ends:
         answers = [_answer(end) for end in ends]
     done = sum(taken for _, _, taken in answers)
     if done != count:
@@ -124,11 +216,17 @@ def _workers(context: Any, arguments: tuple[Any, ...]) -> Iterator[list[Connecti
 
 
 def _run(
-    answer: Connection, name: str, backend: str, url: str, claiming: Claiming, barrier: Any
+    answer: Connection,
+    name: str,
+    backend: str,
+    url: str,
+    claiming: Claiming,
+    barrier: Any,
+    tickets: Allotment,
 ) -> None:
     queue = open_queue(name, backend, url)
     barrier.wait(_LIMIT_S)
     start = time.monotonic()
-    taken = queue.work(claiming.many, claiming.finish)
+    taken = queue.work(claiming.many, claiming.finish, tickets)
     answer.send((start, time.monotonic(), taken))
     queue.close()

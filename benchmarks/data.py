@@ -180,6 +180,17 @@ def tidy(database: Database) -> None:
     connection.close()
 
 
+def tidy_tasks(database: Database) -> None:
+    """Let the planner know of tasks that came, and indexes forget those that went."""
+    connection = new_connection(database)
+    if database.dialect == "sqlite":
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    else:
+        connection.autocommit = True
+        connection.cursor().execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) tasks, task_events")
+    connection.close()
+
+
 def catch_up(database: Database) -> None:
     """Do what earlier writes have left for later ones, which would hit one contender at random."""
     connection = new_connection(database)

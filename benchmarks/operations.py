@@ -46,7 +46,6 @@ class Operation:
     goals: tuple[float | None, float | None]
     times: int = 1
     reads: bool = True
-    grows: bool = True
     undo: Callable[[World, Any, Any], None] | None = None
     differs: Sequence[str] = ()
     prepared: bool = False
@@ -146,7 +145,6 @@ OPERATIONS = (
         lambda world: some_ids(world, 50),
         (None, None),
         times=50,
-        grows=False,
         prepared=True,
         alone=True,
     ),
@@ -274,7 +272,6 @@ OPERATIONS = (
         lambda c, root: c.hierarchy(root),
         lambda _: ROOT,
         (1.5, 1.2),
-        grows=False,
     ),
     Operation(
         "analytics",
@@ -289,6 +286,5 @@ OPERATIONS = (
         lambda c, count: c.rows(count),
         lambda _: 10_000,
         (1.4, 1.4),
-        grows=False,
     ),
 )

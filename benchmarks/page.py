@@ -61,7 +61,7 @@ def _lines(results: Results, path: Path) -> Iterator[str]:
 
 def _backend(results: Results, backend: str, path: Path) -> Iterator[str]:
     lines = results.of(backend)
-    rates = [line for line in results.claims if line.backend == backend]
+    rates = results.claims_of(backend)
     if not lines and not rates:
         return
     yield f"\n## {BACKEND_NAMES[backend]}\n"
@@ -122,11 +122,9 @@ def _summary(results: Results) -> Iterator[str]:
 
 def _aims(results: Results) -> Iterator[tuple[str, str, bool]]:
     """Each goal: where, what came of it, and whether it is missed."""
-    made_up = [line for backend in results.servers for line in results.of(backend)]
-    real = [line for backend in results.servers for line in results.of(backend, real=True)]
-    for line in (*made_up, *results.claims, *real):
+    for line in _at_main_size(results):
         if line.goal is not None:
-            place = f"on {BACKEND_NAMES[line.backend]}{' with real tasks' if line in real else ''}"
+            place = f"on {BACKEND_NAMES[line.backend]}{' with real tasks' if line.real else ''}"
             said = f"{line.title} ({line.ratio:.2f}, not {line.goal:g})"
             yield place, said, line.misses
     if results.imports:
@@ -134,6 +132,13 @@ def _aims(results: Results) -> Iterator[tuple[str, str, bool]]:
         yield "by the import", f"time ({ratio:.2f}, not {TIME_GOAL:g})", ratio > TIME_GOAL
         said = f"memory ({memory:.1f} MB, not {MEMORY_GOAL_MB})"
         yield "by the import", said, memory > MEMORY_GOAL_MB
+
+
+def _at_main_size(results: Results) -> Iterator[Measured | Rates]:
+    for real in (False, True):
+        for backend in results.servers:
+            yield from results.of(backend, real=real)
+            yield from results.claims_of(backend, real=real)
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -196,6 +201,7 @@ def _real(results: Results) -> Iterator[str]:
         if lines := results.of(backend, real=True):
             yield f"\n### {BACKEND_NAMES[backend]}, real tasks\n"
             yield from _operations(lines)
+            yield from _claims(results.claims_of(backend, real=True))
 
 
 def _is_fastest(line: Measured) -> bool:
@@ -222,7 +228,9 @@ def _claims(lines: Sequence[Rates]) -> Iterator[str]:
     if not lines:
         return
     peers = list(dict.fromkeys(name for line in lines for name in line.rates))[2:]
-    yield f"\nTasks per second, {WORKERS} processes; here more is better:\n"
+    yield (
+        f"\nTasks per second that {WORKERS} processes take from the table; here more is better:\n"
+    )
     yield from _table(
         ["queue", "driver", "hopper_data", "ratio", "goal", *peers],
         [
@@ -390,7 +398,8 @@ belong in one session.
 rest of the transaction, as on SQLite; all but the first, after which the transaction begins again.
 It travels with the statement: no round trip more. Many new rows are a COPY there.
 
-**Claims** give a lease with a token, keep the order of the queue, look at dependencies, fail what
+**Claims** are of the most urgent tasks of the table; those of peers are all of a table of their
+own. Ours give a lease with a token, keep the order of the queue, look at dependencies, fail what
 has had all its attempts, and leave an event behind. The driver's SQL does the same but for tasks
 whose lease has expired, and each call is a transaction by itself; ours is a session with a claim in
 it. On PostgreSQL ours are functions of the database, which it plans once for each connection; the

@@ -1,6 +1,7 @@
 """Queues that several processes work at: ours, the driver with SQL of its own, and peers.
 
-Each fills itself, and works until nothing is left. The tasks do nothing.
+The tasks do nothing. Ours and the driver work at tables of tasks that others have filled, until
+they have taken what they may. Peers fill tables of their own, and work until nothing is left.
 """
 
 from __future__ import annotations
@@ -10,23 +11,13 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import hopper_data
 from benchmarks.contenders.raw import TASKS, Raw, RawPostgresql, RawSqlite, Task
-from benchmarks.data import (
-    BEGINNING,
-    STEP,
-    TASK_COLUMNS,
-    as_text,
-    copy_into_postgresql,
-    copy_into_sqlite,
-    new_connection,
-    task_id,
-    tidy,
-)
+from benchmarks.data import as_text
 from hopper_data import TaskRepository, create_database
 from hopper_data.database import Database
 from hopper_data.routing.schema import CLAIM_KEY
@@ -34,53 +25,45 @@ from hopper_data.session import open_session
 
 LEASE_S = 300
 
+Tickets = Callable[[], int]
+"""Gives how many times more to take tasks; 0 at the end."""
+
 
 class Queue(Protocol):
-    """A queue on a database of its own."""
+    """A queue on a database."""
 
     def __init__(self, database: Database) -> None: ...
 
-    def fill(self, count: int) -> None:
-        """Put in `count` tasks; nothing else is left."""
-
-    def work(self, many: int, finish: bool) -> int:
-        """Take tasks, `many` at a time, until none is left, and finish them; how many."""
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:
+        """Take tasks, `many` at a time, and finish them; how many. Peers know of no tickets."""
 
     def close(self) -> None: ...
 
 
+class Peer(Queue, Protocol):
+    """A queue with tables of its own."""
+
+    def fill(self, count: int) -> None:
+        """Put in `count` tasks; nothing else is left."""
+
+
 def queues(backend: str) -> dict[str, type[Queue]]:
-    """Those that are installed; the first two only are able to take without finishing."""
-    found: dict[str, type[Queue]] = {
+    """Those on tables of tasks. They can take without finishing."""
+    return {
         "driver": DriverOnSqlite if backend == "sqlite" else DriverOnPostgresql,
         "hopper_data": Ours,
     }
-    peers = {"huey": Huey} if backend == "sqlite" else _POSTGRESQL_PEERS
-    found.update({name: kind for name, kind in peers.items() if importlib.util.find_spec(name)})
-    return found
 
 
-def _fill(database: Database, count: int) -> None:
-    """Pending tasks, one in ten of which depends on a completed one."""
-    rows = []
-    for number in range(count):
-        made = as_text(BEGINNING + number * STEP)
-        row = dict.fromkeys(TASK_COLUMNS)
-        row.update(id=task_id(number), title=f"Task {number}", status="pending", attempts=0)
-        row.update(priority="medium" if number % 3 else "high", max_attempts=3)
-        row.update(created_at=made, updated_at=made, tags='["a","b"]')
-        if number % 10 == 9:
-            row.update(depends_on=json.dumps(["done"]))
-        rows.append(tuple(row.values()))
-    done = dict(zip(TASK_COLUMNS, rows[0], strict=True))
-    done.update(id="done", status="completed")
-    connection = new_connection(database)
-    connection.cursor().execute("DELETE FROM tasks")
-    copy = copy_into_sqlite if database.dialect == "sqlite" else copy_into_postgresql
-    copy(connection, "tasks", TASK_COLUMNS, [tuple(done.values()), *rows])
-    connection.commit()
-    connection.close()
-    tidy(database)
+def peers(backend: str) -> dict[str, type[Peer]]:
+    """Those that are installed."""
+    known = _SQLITE_PEERS if backend == "sqlite" else _POSTGRESQL_PEERS
+    return {name: kind for name, kind in known.items() if importlib.util.find_spec(name)}
+
+
+def _times(tickets: Tickets) -> Iterator[None]:
+    while count := tickets():
+        yield from [None] * count
 
 
 class Ours:
@@ -89,20 +72,16 @@ class Ours:
         with open_session(database, read_only=True):
             pass  # the others connect here, too
 
-    def fill(self, count: int) -> None:
-        _fill(self.database, count)
-
-    def work(self, many: int, finish: bool) -> int:
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:
         owner, taken = f"worker-{os.getpid()}", 0
-        while True:
+        for _ in _times(tickets):
             with open_session(self.database) as session:
                 claimed = TaskRepository(session).claim_next(owner, limit=many, lease=LEASE_S)
-            if not claimed:
-                return taken
             taken += len(claimed)
             if finish:
                 with open_session(self.database) as session:
                     self._finish(TaskRepository(session), claimed)
+        return taken
 
     def _finish(self, tasks: TaskRepository, claimed: list[hopper_data.Task]) -> None:
         if len(claimed) > 1:
@@ -122,21 +101,16 @@ class _Driver:
     claim: str
     complete: str
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def fill(self, count: int) -> None:
-        _fill(self.database, count)
-
     def take(self, owner: str, many: int) -> list[Task]:
         raise NotImplementedError
 
     def finish(self, tasks: Sequence[Task]) -> list[Task]:
         raise NotImplementedError
 
-    def work(self, many: int, finish: bool) -> int:
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:
         owner, taken = f"worker-{os.getpid()}", 0
-        while claimed := self.take(owner, many):
+        for _ in _times(tickets):
+            claimed = self.take(owner, many)
             taken += len(claimed)
             if finish:
                 assert len(self.finish(claimed)) == len(claimed)
@@ -170,7 +144,6 @@ class DriverOnSqlite(_Driver):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
         self.raw = RawSqlite(database)
 
     def take(self, owner: str, many: int) -> list[Task]:
@@ -203,7 +176,6 @@ class DriverOnPostgresql(_Driver):
     )
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
         self.raw = RawPostgresql(database)
 
     def take(self, owner: str, many: int) -> list[Task]:
@@ -238,7 +210,7 @@ class Huey:
         for _ in range(count):
             self.nothing()
 
-    def work(self, many: int, finish: bool) -> int:
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
         assert many == 1
         assert finish
         while (task := self.huey.dequeue()) is not None:
@@ -284,7 +256,7 @@ class Procrastinate:
             await app.tasks["nothing"].batch_defer_async(*[{} for _ in range(count)])
             await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
 
-    def work(self, many: int, finish: bool) -> int:
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
         assert many == 1
         assert finish
         asyncio.run(self._work())
@@ -323,7 +295,7 @@ class PgQueuer:
         await connection.execute("ANALYZE pgqueuer")
         await connection.close()
 
-    def work(self, many: int, finish: bool) -> int:
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
         assert finish
         asyncio.run(self._work(many))
         return self.done
@@ -347,10 +319,12 @@ class PgQueuer:
         """Nothing stays open."""
 
 
-_POSTGRESQL_PEERS: dict[str, type[Queue]] = {"procrastinate": Procrastinate, "pgqueuer": PgQueuer}
+_SQLITE_PEERS: dict[str, type[Peer]] = {"huey": Huey}
+_POSTGRESQL_PEERS: dict[str, type[Peer]] = {"procrastinate": Procrastinate, "pgqueuer": PgQueuer}
 TAKES_ONE = {"huey", "procrastinate"}
 
 
 def open_queue(name: str, backend: str, url: str) -> Queue:
     """A queue by its name, in the process of a worker."""
-    return queues(backend)[name](create_database(url, slow_query_ms=60_000))
+    kind = {**queues(backend), **peers(backend)}[name]
+    return kind(create_database(url, slow_query_ms=60_000))

@@ -35,6 +35,11 @@ class Results:
         wanted = (backend, self.size, real)
         return [line for line in self.measured if (line.backend, line.size, line.real) == wanted]
 
+    def claims_of(self, backend: str, *, real: bool = False) -> list[Rates]:
+        """The claims of tables of the main size."""
+        wanted = (backend, self.size, real)
+        return [line for line in self.claims if (line.backend, line.size, line.real) == wanted]
+
     def curves(self, backend: str) -> Curves:
         """Times by operation, contender and size, of what was measured at several sizes."""
         titles = {line.key: line.title for line in self.of(backend)}
@@ -44,6 +49,11 @@ class Results:
                 curves = found.setdefault(titles[line.key], {})
                 for name, seconds in line.seconds.items():
                     curves.setdefault(name, {})[line.size] = seconds
+        for rates in self.claims:
+            if rates.backend == backend and not rates.real:
+                curves = found.setdefault(f"{rates.title}: a task", {})
+                for name, rate in rates.rates.items():
+                    curves.setdefault(name, {})[rates.size] = 1 / rate
         return {title: each for title, each in found.items() if len(each["driver"]) > 1}
 
     def updated(self, newer: Results) -> Results:
@@ -59,7 +69,7 @@ class Results:
             self.size,
             {**self.servers, **newer.servers},
             both("measured", "backend", "size", "key", "real"),
-            both("claims", "backend", "title"),
+            both("claims", "backend", "size", "title", "real"),
             both("imports", "module"),
             both("planning", "backend"),
             both("upkeep", "backend"),

@@ -13,14 +13,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.__main__ import main, parse
-from benchmarks.claims import CLAIMINGS, _rate
+from benchmarks.claims import CLAIMINGS, put_in, rate, take_out
 from benchmarks.data import World, fill, task_id
 from benchmarks.drawing import draw
 from benchmarks.gets import TITLES, measure_gets
 from benchmarks.measuring import AnswersDiffer, check, comparable, measure
 from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.page import duration
-from benchmarks.queues import TAKES_ONE, open_queue, queues
+from benchmarks.queues import TAKES_ONE, open_queue, peers, queues
 from benchmarks.results import Results
 from benchmarks.sources import FromFile, MadeUp
 from benchmarks.timing import Effort
@@ -147,26 +147,49 @@ def test_asynchronous_gets_are_measured(world: World) -> None:
 
 @pytest.mark.parametrize("finish", [False, True])
 @pytest.mark.parametrize("many", [1, 10])
-def test_every_queue_hands_out_all_of_its_tasks(
-    server: str, make_url: Callable[..., str], many: int, finish: bool
+def test_every_queue_hands_out_all_of_its_tasks(world: World, many: int, finish: bool) -> None:
+    url, server = world.database.url.render(hide_password=False), str(world.database.dialect)
+    for name in queues(server):
+        put_in(world, 30)
+        queue = open_queue(name, server, url)
+        tickets = iter([1, 30 // many - 1, 0])
+        assert queue.work(many, finish, lambda tickets=tickets: next(tickets)) == 30, name
+        queue.close()
+        take_out(world)
+
+
+@pytest.mark.parametrize("many", [1, 10])
+def test_every_peer_hands_out_all_of_its_tasks(
+    server: str, make_url: Callable[..., str], many: int
 ) -> None:
     url = make_url(server)
-    for name in queues(server):
-        own = name in ("driver", "hopper_data")
-        if not own and (not finish or (many > 1 and name in TAKES_ONE)):
+    for name in peers(server):
+        if many > 1 and name in TAKES_ONE:
             continue
-        queue = open_queue(name, server, url)
+        queue: Any = open_queue(name, server, url)
         queue.fill(25)
-        assert queue.work(many, finish) == 25, name
+        assert queue.work(many, finish=True, tickets=lambda: 0) == 25, name
         queue.close()
 
 
-def test_processes_share_a_queue(make_url: Callable[..., str]) -> None:
-    url = make_url("sqlite")
-    queue = open_queue("hopper_data", "sqlite", url)
-    queue.fill(40)
-    queue.close()
-    assert _rate("hopper_data", "sqlite", url, CLAIMINGS[0], 40) > 0
+def test_tasks_that_are_left_over_end_the_run(world: World) -> None:
+    put_in(world, 30)
+    with pytest.raises(AssertionError, match=r"^30 tasks were left, and 0 taken that came later$"):
+        take_out(world)
+    with open_session(world.database) as session:
+        assert session.execute("SELECT COUNT(*) FROM tasks") == [(TASKS,)]
+        TaskRepository(session).claim_next("somebody")
+    put_in(world, 30)
+    with pytest.raises(AssertionError, match=r"^30 tasks were left, and 1 taken that came later$"):
+        take_out(world)
+
+
+def test_processes_share_a_queue(world: World) -> None:
+    url, server = world.database.url.render(hide_password=False), str(world.database.dialect)
+    for claiming in CLAIMINGS[1:3]:
+        put_in(world, 40)
+        assert rate("hopper_data", server, url, claiming, 40) > 0
+        take_out(world)
 
 
 def test_a_run_writes_a_page_and_its_curves(
@@ -176,14 +199,17 @@ def test_a_run_writes_a_page_and_its_curves(
     monkeypatch.setattr("benchmarks.__main__.sizes", lambda _: [100, 200])
     for effort in ("GROWTH", "QUICK"):
         monkeypatch.setattr(f"benchmarks.__main__.{effort}", Effort(0, 1))
-    chosen = "get,page,bulk-update,async"
+    chosen = "get,page,bulk-update,async,claim"
+    monkeypatch.setattr("benchmarks.__main__.growing", lambda _: {*chosen.split(",")})
     arguments = ["--quick", "--backend=sqlite", f"--only={chosen}", "--size=200"]
     assert main([*arguments, f"--page={page}"]) == 0
     text = page.read_text()
     for line in ("get by key", "keyset page at 100", "50 concurrent asynchronous gets"):
         assert re.search(rf"^\| {line} \| [\d.]+ [µm]?s \| [\d.]+ [µm]?s \| ", text, re.M), line
     assert re.search(r"^\*\*In short.\*\* \d+ of \d+ goals are met\.$", text, re.M)
+    assert re.search(r"^\| claim, in tens \| [\d,]+ \| [\d,]+ \| [\d*.]+ \| ≥ 0.85 \|", text, re.M)
     assert re.search(r"^\| operation \| 100 \| 200 \|$", text, re.M)
+    assert re.search(r"^\| claim, in tens: a task \| [^|]+\) \| [^|]+\) \|$", text, re.M)
     assert "![Time per call at growing sizes, SQLite](performance-sqlite.svg)" in text
     assert Results.load(page.with_suffix(".json")).of("sqlite")
     picture = (tmp_path / "performance-sqlite.svg").read_text()
@@ -214,7 +240,7 @@ def test_a_name_that_is_no_operation_is_refused(capsys: pytest.CaptureFixture[st
     ("arguments", "says"),
     [
         (["--full", "--quick"], "--full goes neither"),
-        (["--tasks=a", "--only=claim"], "--tasks says nothing of claim"),
+        (["--tasks=a", "--only=import"], "--tasks says nothing of import"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
