@@ -230,19 +230,26 @@ _HOMES = {
     "get_sync_session": "session",
     "run_in_transaction": "session",
 }
-_MODULES = ("config", "database", "errors", "routing", "session")
+_MODULES = (
+    *("aio", "backup", "chat", "config", "database", "errors", "fastpath", "fields", "maintenance"),
+    *("migrations", "model", "planning", "repository", "routing", "seeding", "session", "transfer"),
+)
 
+if not TYPE_CHECKING:  # type checkers know the names, and should find those that are wrong
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    module = _HOMES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The package before its module, as the package itself does: two threads that lock them in
+        # different orders would not get both.
+        import_module(f"{__name__}.{home.partition('.')[0]}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    special = [name for name in globals() if name.startswith("__")]
+    return sorted({*__all__, *_MODULES, *special})

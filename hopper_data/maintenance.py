@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hopper_data.chat.models import CHAT_MODELS
+from hopper_data import chat, planning, routing
 from hopper_data.config import Environment, present_environment
 from hopper_data.database import Database, create_database, using
 from hopper_data.errors import DatabaseError, SchemaVersionMismatch, ValidationError
@@ -29,9 +29,6 @@ from hopper_data.migrations import (
     target_database,
 )
 from hopper_data.model import BaseModel
-from hopper_data.planning.models import PLANNING_MODELS
-from hopper_data.routing.models import ROUTING_MODELS
-from hopper_data.routing.vocabulary import TaskStatus
 from hopper_data.rowsets import table_name
 from hopper_data.session import open_session
 
@@ -55,7 +52,11 @@ logger = logging.getLogger("hopper_data")
 
 def all_models() -> tuple[type[BaseModel], ...]:
     """The models of all domains, parents first."""
-    return (*ROUTING_MODELS, *PLANNING_MODELS, *CHAT_MODELS)
+    return (
+        *routing.models.ROUTING_MODELS,
+        *planning.models.PLANNING_MODELS,
+        *chat.models.CHAT_MODELS,
+    )
 
 
 def _namespaces() -> set[str]:
@@ -270,7 +271,7 @@ def analyze_task_statistics(database: Database | None = None) -> list[dict[str, 
 
 
 def _no_tasks(project: str | None) -> dict[str, Any]:
-    zeros = {str(status): 0 for status in TaskStatus}
+    zeros = {str(status): 0 for status in routing.TaskStatus}
     return {"project": project, "registered": False, "total_tasks": 0, **zeros}
 
 

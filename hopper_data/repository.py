@@ -16,6 +16,7 @@ from hopper_data.driver_errors import ConstraintViolation, translated
 from hopper_data.errors import DatabaseError, NotFound, ValidationError
 from hopper_data.fastpath import Outline, Statements
 from hopper_data.fields import moved_on, public_name, shorten, utcnow
+from hopper_data.inserting import insert_row
 from hopper_data.model import (
     BaseModel,
     find_field,
@@ -115,7 +116,7 @@ class Repository(Generic[M]):
     def _got(self, rows: Sequence[Sequence[Any]], _id: Any) -> M | None:
         return self._build(rows)[0] if rows else None
 
-    @in_parts("_get_statement", "_got_or_raise")
+    @in_parts("_get_statement", "_got_or_raise", "get")
     def get_or_raise(self, id: Any, /) -> M:
         """The row with this primary key; `NotFound` when there is none."""
         return self._there(self.get(id), id)
@@ -403,7 +404,7 @@ class Repository(Generic[M]):
         if not fastpath.is_enabled():
             rowsets.insert_rows(database, model, rows)
         elif len(rows) == 1:
-            self._insert_row(rows[0])
+            insert_row(database, model, rows[0], self._statements)
         elif database.copies and len(rows) >= _WORTH_COPYING and not model._meta.auto_increment:
             database.copy_rows(
                 rowsets.table_name(model, database),
@@ -412,25 +413,6 @@ class Repository(Generic[M]):
             )
         else:
             rowsets.insert_rows(database, model, rows)
-
-    def _insert_row(self, row: dict[str, Any]) -> None:
-        database, model, meta = self.database, self.model, self.model._meta
-        numbered = meta.auto_increment and row.get(meta.primary_key.name) is None
-        if numbered:
-            row.pop(meta.primary_key.name, None)
-        # What is left out is NULL; but these have a default in the database.
-        for name in meta.derived(_defaulted):
-            row.setdefault(name)
-        sql = self._statements.known(database, ("insert", *row))
-        if sql is None:
-            fields = [meta.fields[name] for name in row if name in meta.fields]
-            text = rowsets.insert_row_sql(
-                database, model, fields, [meta.primary_key] if numbered else ()
-            )
-            sql = self._statements.keep(database, ("insert", *row), text)
-        cursor = database.send(sql, fastpath.parameters(model, row))
-        if numbered:
-            ((row[meta.primary_key.name],),) = cursor.fetchall()
 
     def _delete(self, keys: list[dict[str, Any]]) -> int:
         database, model = self.database, self.model
@@ -740,19 +722,6 @@ def _bounded(query: Any, limit: int | None, skip: int | None) -> Any:
 def _fixed_names(model: Any) -> frozenset[str]:
     """The fields that no update may set."""
     return frozenset(field.name for field in model._meta.get_primary_keys()) | {"created_at"}
-
-
-def _defaulted(model: Any) -> list[str]:
-    """The fields whose column has a default that the model does not know as its own."""
-    return [
-        field.name
-        for field in model._meta.sorted_fields
-        if field.default is None
-        and (
-            getattr(field, "server_default", False)
-            or any("DEFAULT" in clause.sql.upper() for clause in field.constraints or ())
-        )
-    ]
 
 
 def check_count(value: Any, name: str) -> int:

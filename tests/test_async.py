@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 import pytest
 from playhouse.pwasyncio import await_, greenlet_spawn
@@ -17,6 +18,7 @@ from hopper_data import (
     DatabaseError,
     DatabaseUnavailable,
     IntegrityError,
+    NotFound,
     PoolTimeout,
     SessionFactory,
     Task,
@@ -135,6 +137,49 @@ def test_run_keeps_the_result_and_the_arguments(database: Database) -> None:
             assert await session.execute("SELECT COUNT(*) FROM tasks WHERE id = ?", (made.id,)) == [
                 (1,)
             ]
+
+    asyncio.run(work())
+
+
+class OwnTasks(TaskRepository):
+    """What others own does not exist."""
+
+    def get(self, id: Any, /) -> Task | None:
+        task = super().get(id)
+        return task if task is not None and task.owner == "me" else None
+
+
+class AsyncOwnTasks(AsyncTaskRepository):
+    repository = OwnTasks
+
+
+def test_a_get_of_ones_own_is_asked_by_all(database: Database) -> None:
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            tasks = AsyncOwnTasks(session)
+            mine = await tasks.create(title="x", owner="me")
+            yours = await tasks.create(title="x", owner="you")
+            assert await tasks.get(yours.id) is None
+            assert await tasks.get_or_raise(mine.id) == mine
+            with pytest.raises(NotFound):
+                await tasks.get_or_raise(yours.id)
+            with pytest.raises(NotFound):
+                await session.run(OwnTasks(session).get_or_raise, yours.id)
+            with (
+                mock.patch.object(TaskRepository, "get", return_value=None),
+                pytest.raises(NotFound),
+            ):
+                await session.run(TaskRepository(session).get_or_raise, mine.id)
+
+    asyncio.run(work())
+
+
+def test_wrong_arguments_are_those_of_the_method(database: Database) -> None:
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            run: Any = session.run
+            with pytest.raises(TypeError, match=r"get\(\) missing 1 required positional"):
+                await run(TaskRepository(session).get)
 
     asyncio.run(work())
 

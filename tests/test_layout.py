@@ -111,7 +111,10 @@ def test_the_front_has_all_that_it_promises() -> None:
     assert hopper_data.__all__ == sorted(hopper_data.__all__)
     for name in hopper_data.__all__:
         assert getattr(hopper_data, name) is not None
-    assert dir(hopper_data) == hopper_data.__all__
+    public = {name for name in dir(hopper_data) if not name.startswith("_")}
+    assert public == {*hopper_data.__all__, *hopper_data._MODULES}
+    for name in hopper_data._MODULES:
+        assert getattr(hopper_data, name).__name__ == f"hopper_data.{name}"
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = hopper_data.no_such_name
 

@@ -60,7 +60,10 @@ class AsyncSession:
                 return await bridged(fn, *args, **kwargs)
             # To wait between the parts takes less than to wait inside.
             repository: Any = fn.__self__  # type: ignore[attr-defined]
-            asked = getattr(repository, parts.ask)(*args, **kwargs)
+            try:
+                asked = getattr(repository, parts.ask)(*args, **kwargs)
+            except TypeError:
+                asked = None  # wrong arguments, of which the method itself had better speak
             if asked is None or not isinstance(repository.database, AsyncDatabase):
                 return await bridged(fn, *args, **kwargs)
             rows = await repository.database.afetch_all(*asked)

@@ -32,12 +32,16 @@ def new_row(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _makers(model: type[BaseModel]) -> ByNames[MakeRow]:
-    return ByNames(_make_maker, model)
-
-
-def _make_maker(model: type[BaseModel], names: tuple[str, ...]) -> MakeRow:
-    """The function that makes a row of values with these names, in this order."""
     ask: MakeRow = partial(normalize_row, model)
+    return ByNames(partial(_make_maker, model, ask), ask)
+
+
+def _make_maker(model: type[BaseModel], ask: MakeRow, names: tuple[str, ...]) -> MakeRow | None:
+    """The function that makes a row of values with these names, in this order.
+
+    None where that would be of no use: nothing is given, or an unknown name, or one field twice,
+    or not enough.
+    """
     known = model._meta.combined
     given = [known[name] for name in names if name in known and name != "__composite_key__"]
     places = {field.name: f"v{place}" for place, field in enumerate(given)}
@@ -46,7 +50,7 @@ def _make_maker(model: type[BaseModel], names: tuple[str, ...]) -> MakeRow:
         or len(places) < len(names)
         or missing_fields(model, dict.fromkeys(places, "given"))
     ):
-        return ask  # nothing is given, or an unknown name, or one field twice, or not enough
+        return None
     fixed, made, moments = default_values(model)
     code: dict[str, Any] = {"ask": ask, "UTC": UTC, "datetime": datetime}
     source = f"def make(values):\n    {', '.join(places.values())}, = values.values()\n"
@@ -76,7 +80,9 @@ def _make_maker(model: type[BaseModel], names: tuple[str, ...]) -> MakeRow:
             code["now"] = default
             source += "    moment = now()\n"
         items[name] = "moment"
-    source += f"    row = {{{', '.join(f'{name!r}: {item}' for name, item in items.items())}}}\n"
+    # In the order of the model, for the sake of the INSERT.
+    ordered = [field.name for field in model._meta.sorted_fields if field.name in items]
+    source += f"    row = {{{', '.join(f'{name!r}: {items[name]}' for name in ordered)}}}\n"
     for number, rule in enumerate(model._meta.rules.values()):
         code[f"holds{number}"], code[f"error{number}"] = rule.holds, partial(rule.error, model)
         source += f"    if not holds{number}(row):\n        raise error{number}()\n"
@@ -92,7 +98,7 @@ _LARGEST = sys.float_info.max
 
 
 def _check(field: Any) -> Check:
-    make = _CHECKS.get(type(field).normalize, _by_field)
+    make = _CHECKS.get(type(field), _by_field)  # one of a kind of its own may check more
     return make(field)
 
 
@@ -110,8 +116,7 @@ def _text(field: Any) -> Check:
 
 def _key(field: Any) -> Check:
     key = field.rel_field
-    is_text = type(key).normalize is kinds.TextField.normalize
-    return _text_of(field, key.max_length) if is_text else _by_field(field)
+    return _text_of(field, key.max_length) if _CHECKS.get(type(key)) is _text else _by_field(field)
 
 
 def _text_of(field: Any, most: int | None) -> Check:
@@ -131,6 +136,8 @@ def _word(field: Any) -> Check:
 
 
 def _number(field: Any, kind: type, low: float, high: float) -> Check:
+    if not {type(field.minimum), type(field.maximum)} <= {int, float, type(None)}:
+        return _by_field(field)
     low = low if field.minimum is None else max(low, field.minimum)
     high = high if field.maximum is None else min(high, field.maximum)
     is_kind = f"{{value}}.__class__ is {kind.__name__}"
@@ -153,15 +160,16 @@ def _document(field: Any) -> Check:
     return "{read}({value})", read
 
 
-_CHECKS: dict[Callable[..., Any], Callable[[Any], Check]] = {
-    kinds.TextField.normalize: _text,
-    kinds.EnumField.normalize: _word,
-    kinds.IntegerField.normalize: lambda field: _number(field, int, -(2**31), 2**31 - 1),
-    kinds.FloatField.normalize: lambda field: _number(field, float, -_LARGEST, _LARGEST),
-    kinds.BooleanField.normalize: lambda field: _plain("{value}.__class__ is bool", field),
-    kinds.UTCDateTimeField.normalize: lambda field: _plain(
+_CHECKS: dict[type, Callable[[Any], Check]] = {
+    kinds.CharField: _text,
+    kinds.TextField: _text,
+    kinds.EnumField: _word,
+    kinds.IntegerField: lambda field: _number(field, int, -(2**31), 2**31 - 1),
+    kinds.FloatField: lambda field: _number(field, float, -_LARGEST, _LARGEST),
+    kinds.BooleanField: lambda field: _plain("{value}.__class__ is bool", field),
+    kinds.UTCDateTimeField: lambda field: _plain(
         "{value}.__class__ is datetime and {value}.tzinfo is UTC", field
     ),
-    kinds.JSONField.normalize: _document,
-    kinds.ForeignKeyField.normalize: _key,
+    kinds.JSONField: _document,
+    kinds.ForeignKeyField: _key,
 }

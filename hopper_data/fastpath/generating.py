@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
-from hopper_data.model import BaseModel
-
-__all__ = ["ByNames", "Known", "compiled"]
+__all__ = ["ByNames", "Known", "Regulars", "compiled"]
 
 V = TypeVar("V")
-_MOST = 500
+_MOST = 50
 
 
 def compiled(source: str, what: str, names: dict[str, Any]) -> Any:
@@ -30,15 +28,44 @@ class Known(dict[Any, Any]):
         return self._function(value)
 
 
-class ByNames(dict[tuple[str, ...], V]):
-    """What `make(model, names)` gives for a set of names, made when it is first asked for."""
+class Regulars:
+    """Tells who comes again: from the second time on, the first fifty of them."""
 
-    def __init__(self, make: Callable[[type[BaseModel], tuple[str, ...]], V], model: Any) -> None:
+    def __init__(self, _model: Any = None) -> None:
+        self._regulars: set[Hashable] = set()
+        self._seen: set[Hashable] = set()
+
+    def know(self, who: Hashable) -> bool:
+        """Whether what is made for one may be kept."""
+        if who in self._regulars:
+            return True
+        if len(self._regulars) >= _MOST:
+            return False
+        if who in self._seen:
+            self._seen.discard(who)
+            self._regulars.add(who)
+            return True
+        if len(self._seen) >= _MOST:
+            self._seen.clear()
+        self._seen.add(who)
+        return False
+
+
+class ByNames(dict[tuple[str, ...], V]):
+    """What is made for some names of a model, in their order.
+
+    `make(names)` takes its time, so it is for names that come again. All others are given what is
+    good for any names, `general`, as are those for which it makes None.
+    """
+
+    def __init__(self, make: Callable[[tuple[str, ...]], V | None], general: V) -> None:
         super().__init__()
-        self._make, self._model = make, model
+        self._make, self._general = make, general
+        self._regulars = Regulars()
 
     def __missing__(self, names: tuple[str, ...]) -> V:
-        if len(self) >= _MOST:
-            self.clear()  # callers name them in so many ways that keeping is of no use
-        made = self[names] = self._make(self._model, names)
+        made = self._make(names) if self._regulars.know(names) else None
+        if made is None:
+            return self._general
+        self[names] = made
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from hopper_data import fields as kinds
@@ -34,10 +35,21 @@ def parameters(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[An
 
 
 def _encoders(model: type[BaseModel]) -> ByNames[Encode]:
-    return ByNames(_make_encoder, model)
+    functions = {field.name: _encode_of(field) for field in model._meta.sorted_fields}
+
+    def encode_any(values: Mapping[str, Any]) -> Sequence[Any]:
+        return [
+            value if value is None else functions[name](value)
+            for name, value in values.items()
+            if name in functions
+        ]
+
+    return ByNames(partial(_make_encoder, model), encode_any)
 
 
-def _make_encoder(model: type[BaseModel], names: tuple[str, ...]) -> Encode:
+def _make_encoder(model: type[BaseModel], names: tuple[str, ...]) -> Encode | None:
+    if not names:
+        return None
     places = [f"v{place}" for place in range(len(names))]
     known = model._meta.fields
     fields = {
@@ -69,6 +81,15 @@ def _encoder(model: type[BaseModel], fields: Mapping[str, Any], first: str) -> E
     return encode
 
 
+def _encode_of(field: Any) -> Callable[[Any], Any]:
+    if isinstance(field, kinds.ForeignKeyField):
+        return _encode_of(field.rel_field)
+    if type(field).encode is kinds.JSONField.encode:
+        return dump_texts if field.items is str else dump_json
+    encode: Callable[[Any], Any] = field.encode
+    return encode
+
+
 # How a value `v`, which is not None, is encoded: an expression of `{encode}`, and what that stands
 # for.
 
@@ -85,10 +106,7 @@ def _encoding(field: Any) -> Encoding:
 _ENCODINGS: dict[Callable[..., Any], Callable[[Any], Encoding]] = {
     kinds.CheckedField.encode: lambda _: ("v", None),
     kinds.EnumField.encode: lambda field: ("{encode}[v]", Known(field.encode, field.enum)),
-    kinds.JSONField.encode: lambda field: (
-        "{encode}(v)",
-        dump_texts if field.items is str else dump_json,
-    ),
+    kinds.JSONField.encode: lambda field: ("{encode}(v)", _encode_of(field)),
     # A new row has the same one twice.
     kinds.UTCDateTimeField.encode: lambda field: (
         "text if v is moment else (text := {encode}(moment := v))",
