@@ -83,13 +83,16 @@ class Database(PooledConnections):
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         try:
-            opened = super().connect(reuse_if_open)
+            return super().connect(reuse_if_open)
         except Exception:
             with translated(self):
                 raise
-        if self.config.pre_ping:
-            self._guard.answered = time.perf_counter()  # the pool has made sure of it
-        return opened
+
+    def _last_answer(self) -> float:
+        return self._guard.answered
+
+    def _note_answer(self, at: float) -> None:
+        self._guard.answered = at
 
     def has_lost_connection(self) -> bool:
         """Whether the server has ended this thread's connection; asks only this machine."""
@@ -109,7 +112,9 @@ class Database(PooledConnections):
         start = time.perf_counter()
         try:
             with translated(self):
-                return self._run_statement(sql, params, **options)
+                cursor = self._run_statement(sql, params, **options)
+            self._guard.answered = time.perf_counter()
+            return cursor
         except DatabaseUnavailable:
             if not self.in_transaction():
                 # Peewee took a connection for this statement, and nobody would give it back.

@@ -26,6 +26,7 @@ __all__ = ["JUST_NOW_S", "PooledConnections", "in_time", "watchdog"]
 
 T = TypeVar("T")
 _LOOK_AGAIN_S = 1.0
+_PATIENCE_S = 0.01
 _FRESH_S = 0.1
 JUST_NOW_S = 0.0002
 """For so long after an answer a connection is not asked whether it is there."""
@@ -40,6 +41,8 @@ class PooledConnections(PooledDatabase):
     - Idle connections shrink to `pool_size` again; Peewee keeps all that were ever opened. One
       that somebody waits for is never closed.
     - The connection that was used last is handed out first, so that spare ones age and go.
+    - Who has waited for some milliseconds goes before who comes now. With Peewee threads that come
+      again at once can keep others waiting for ever.
     - An exhausted pool raises `PoolTimeout`, not a ValueError.
     - A connection that comes back in the middle of a transaction is thrown away; Peewee asks the
       server to roll back, which may be what does not answer.
@@ -57,9 +60,9 @@ class PooledConnections(PooledDatabase):
     _state: Any
 
     def _prepare_pool(self) -> None:
-        self._opening = 0
-        self._waiting = 0
-        self._orphans: deque[Any] = deque()
+        self._opening: set[object] = set()
+        self._line: deque[_Waiter] = deque()
+        self._orphans: deque[PoolConnection] = deque()
         self._closed_at = 0.0
         self._recycle_s = self.config.recycle_s
         _live.add(self)
@@ -75,13 +78,15 @@ class PooledConnections(PooledDatabase):
             if self.in_transaction() or not self._is_closed(state.conn):
                 return False
             self.close()
-        connection = self._connect()
-        # All else is as `reset()` has left it.
-        state.conn, state.closed = connection, False
         lease = getattr(state, "lease", None)
         if lease is None:
             lease = state.lease = _Lease(self)
-        lease.connection = connection
+        self._opening.discard(lease)
+        if lease.entry is not None:
+            self._reclaim(lease.entry)
+        connection = self._connect(lease)
+        # All else is as `reset()` has left it.
+        state.conn, state.closed = connection, False
         return True
 
     def close(self) -> bool:
@@ -91,56 +96,100 @@ class PooledConnections(PooledDatabase):
             return False
         if state.transactions:
             raise DatabaseError("a connection cannot be given back inside a transaction")
-        connection = state.conn
-        state.lease.connection = None
+        connection, lease = state.conn, state.lease
         state.reset()
-        self._close(connection)
+        self._close(connection, answered=self._last_answer())
+        lease.entry, lease.is_for_session = None, False
         return True
+
+    def _reclaim(self, entry: PoolConnection) -> None:
+        """Give back what an interrupt has left in this thread's hands."""
+        with self._pool_lock:
+            is_idle = any(each is entry.connection for _, _, each in self._connections)
+            owner = self._in_use.get(id(entry.connection), entry)
+            if owner is entry and not is_idle:
+                self._in_use[id(entry.connection)] = entry
+                self._close(entry.connection)
+
+    def _last_answer(self) -> float:
+        """When this thread's connection has answered last, by `time.perf_counter()`."""
+        return 0.0
+
+    def _note_answer(self, at: float) -> None:
+        """Keep that for this thread."""
 
     # -- taking -----------------------------------------------------------------------------------
 
-    def _connect(self) -> Any:
-        deadline = 0.0
+    def _connect(self, lease: _Lease | None = None) -> Any:
+        deadline = time.monotonic() + self.config.pool_timeout_s
         while True:
-            now = time.monotonic()
-            deadline = deadline or now + self.config.pool_timeout_s
-            reserved = self._reserve(deadline)
+            reserved = self._reserve(deadline, lease)
             if reserved is None:
-                return self._open_reserved()
-            entry, idle_since = reserved
+                connection = self._open_reserved(lease)
+                self._note_answer(time.perf_counter())
+                return connection
+            entry, answered = reserved
+            silent_s = time.perf_counter() - answered
             usable = False
             try:
-                usable = self._usable(entry, now - idle_since)
+                usable = self._is_usable(entry, silent_s)
             finally:
                 if not usable:
                     self._forget(entry.connection)
             if usable:
+                looked = silent_s >= JUST_NOW_S and self.config.pre_ping
+                self._note_answer(answered + silent_s if looked else answered)
                 return entry.connection
 
-    def _reserve(self, deadline: float) -> tuple[PoolConnection, float] | None:
-        """An idle connection, marked as taken, and since when it was idle.
+    def _reserve(
+        self, deadline: float, lease: _Lease | None
+    ) -> tuple[PoolConnection, float] | None:
+        """An idle connection, marked as taken, and when it has answered last.
 
         None, and a place for a new one, where there is none.
         """
         with self._pool_lock:
-            while True:
-                if self._orphans:
-                    self._take_back_orphans()
-                if self._connections:
-                    created, idle_since, connection = self._connections.pop()
-                    return self._mark(connection, created), idle_since
-                if len(self._in_use) + self._opening < self.config.max_connections:
-                    self._opening += 1
-                    return None
+            if self._orphans:
+                self._take_back_orphans()
+            if (not self._line or self._line[0].is_patient()) and self._has_room():
+                return self._take(lease)
+            self._wait_in_line(deadline)
+            return self._take(lease)
+
+    def _has_room(self) -> bool:
+        in_use = len(self._in_use) + len(self._opening)
+        return bool(self._connections) or in_use < self.config.max_connections
+
+    def _take(self, lease: _Lease | None) -> tuple[PoolConnection, float] | None:
+        if not self._connections:
+            self._opening.add(lease or threading.get_ident())
+            return None
+        created, answered, connection = self._connections[-1]
+        entry = self._mark(connection, created, lease)
+        self._connections.pop()
+        return entry, answered
+
+    def _wait_in_line(self, deadline: float) -> None:
+        """Wait until there is a connection or a place, and nobody has waited longer."""
+        waiter = _Waiter(self._pool_lock)
+        self._line.append(waiter)
+        try:
+            while not (self._line[0] is waiter and self._has_room()):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise self._exhausted()
-                self._waiting += 1
-                try:
-                    # Threads that end without giving back cannot wake anybody.
-                    self._pool_available.wait(min(remaining, _LOOK_AGAIN_S))
-                finally:
-                    self._waiting -= 1
+                # Threads that end without giving back cannot wake anybody.
+                waiter.turn.wait(min(remaining, _LOOK_AGAIN_S))
+                if self._orphans:
+                    self._take_back_orphans()
+        finally:
+            self._line.remove(waiter)
+            self._wake()  # there may be enough for the next one, too
+
+    def _wake(self) -> None:
+        """Let the first of those who wait look whether there is a connection or a place."""
+        if self._line:
+            self._line[0].turn.notify()
 
     def _exhausted(self) -> PoolTimeout:
         return PoolTimeout(
@@ -148,21 +197,24 @@ class PooledConnections(PooledDatabase):
             f"{self.config.pool_timeout_s:g} s; one has been for {self.longest_use_s() or 0:g} s"
         )
 
-    def _mark(self, connection: Any, created: float) -> PoolConnection:
-        entry = self._in_use[id(connection)] = PoolConnection(created, connection, time.time())
+    def _mark(self, connection: Any, created: float, lease: _Lease | None) -> PoolConnection:
+        entry = PoolConnection(created, connection, time.time())
+        if lease is not None:
+            lease.entry = entry
+        self._in_use[id(connection)] = entry
         return entry
 
-    def _open_reserved(self) -> Any:
+    def _open_reserved(self, lease: _Lease | None) -> Any:
         connection = None
         try:
             connection = self._open()
         finally:
-            with self._pool_available:
-                self._opening -= 1
+            with self._pool_lock:
+                self._opening.discard(lease or threading.get_ident())
                 if connection is None:
-                    self._pool_available.notify()
+                    self._wake()
                 else:
-                    self._mark(connection, time.time())
+                    self._mark(connection, time.time(), lease)
         return connection
 
     def _open(self) -> Any:
@@ -172,14 +224,13 @@ class PooledConnections(PooledDatabase):
             self._set_server_version(connection)
         return connection
 
-    def _usable(self, entry: PoolConnection, idle_s: float) -> bool:
+    def _is_usable(self, entry: PoolConnection, silent_s: float) -> bool:
         if self._outlived(entry, entry.checked_out):
             return False
-        if idle_s < JUST_NOW_S or not self.config.pre_ping:
+        if silent_s < JUST_NOW_S or not self.config.pre_ping:
             return True
         # Where the server has answered lately, what this machine knows of the connection will do.
-        fresh = idle_s < _FRESH_S
-        closed = self._has_hung_up if fresh else self._is_closed
+        closed = self._has_hung_up if silent_s < _FRESH_S else self._is_closed
         return not closed(entry.connection)
 
     def _has_hung_up(self, conn: Any) -> bool:
@@ -192,39 +243,46 @@ class PooledConnections(PooledDatabase):
 
     # -- giving back ------------------------------------------------------------------------------
 
-    def _close(self, conn: Any, close_conn: bool = False) -> None:
+    def _close(self, conn: Any, close_conn: bool = False, answered: float = 0.0) -> None:
         key = id(conn)
         keep = not close_conn and self._can_reuse(conn)
         with self._pool_lock:
             entry = self._in_use.get(key)
-            room = len(self._connections) < self.config.pool_size + self._waiting
+            room = len(self._connections) < self.config.pool_size + len(self._line)
             if keep and room and entry is not None and not self._outlived(entry, time.time()):
                 del self._in_use[key]
-                self._connections.append((entry.timestamp, time.monotonic(), conn))
-                if self._waiting:
-                    self._pool_available.notify()
+                self._connections.append((entry.timestamp, answered, conn))
+                if self._line:
+                    self._wake()
                 return
         try:
             # Before its place is free, or the server would see one too many.
             self._close_raw(conn)
         finally:
-            with self._pool_available:
+            with self._pool_lock:
                 self._in_use.pop(key, None)
-                self._pool_available.notify()
+                self._wake()
 
     def _forget(self, connection: Any) -> None:
         self._close(connection, close_conn=True)
 
     def _take_back_orphans(self) -> None:
         while self._orphans:
-            self._close(self._orphans.popleft())
+            entry = self._orphans.popleft()
+            connection: Any = entry.connection
+            if self._in_use.get(id(connection)) is entry:
+                self._take_back(connection)
+
+    def _take_back(self, connection: Any) -> None:
+        """Take a connection from a thread that has ended."""
+        self._close(connection)
 
     def pool_status(self) -> dict[str, int]:
         """How many connections are in use and idle, and how many there may be."""
         with self._pool_lock:
             self._take_back_orphans()
             return {
-                "in_use": len(self._in_use) + self._opening,
+                "in_use": len(self._in_use) + len(self._opening),
                 "idle": len(self._connections),
                 "max": self.config.max_connections,
             }
@@ -248,29 +306,46 @@ class PooledConnections(PooledDatabase):
         # The parent goes on using its sockets and files; closing them here would disturb it.
         _inherited.append((self._connections, self._in_use, self._orphans, self._state))
         self._pool_lock = threading.RLock()
-        self._pool_available = threading.Condition(self._pool_lock)
         self._connections, self._in_use = [], {}
-        self._opening = self._waiting = 0
-        self._orphans = deque()
+        self._opening, self._line, self._orphans = set(), deque(), deque()
         self._state = peewee._ConnectionLocal()
         self._lock = threading.Lock()
+
+
+class _Waiter:
+    """A thread that waits for a connection."""
+
+    __slots__ = ("since", "turn")
+
+    def __init__(self, lock: Any) -> None:
+        self.since = time.monotonic()
+        self.turn = threading.Condition(lock)
+
+    def is_patient(self) -> bool:
+        """Whether others may still go before it, which saves all of them a change of threads."""
+        return time.monotonic() - self.since < _PATIENCE_S
 
 
 class _Lease:
     """Lives in the state of a thread, and dies with it.
 
-    `connection` is what the thread has taken and not given back.
+    `entry` is what the thread has taken and not given back. It is noted before it counts as taken,
+    and forgotten after it counts as given back, so that no interrupt can make it lost.
     """
 
     def __init__(self, pool: PooledConnections) -> None:
         self._pool = weakref.ref(pool)
-        self.connection: Any = None
+        self.entry: PoolConnection | None = None
+        self.is_for_session = False
+        """Whether a session has taken it, and should have given it back."""
 
     def __del__(self) -> None:
         # May run anywhere, in a thread that holds the pool's lock too: it only leaves a note.
         pool = self._pool()
-        if pool is not None and self.connection is not None:
-            pool._orphans.append(self.connection)
+        if pool is not None:
+            pool._opening.discard(self)
+            if self.entry is not None:
+                pool._orphans.append(self.entry)
 
 
 _inherited: list[Any] = []

@@ -302,6 +302,7 @@ class PostgresqlDatabase(Database, PooledPostgresqlDatabase):
             )
         try:
             connection.cursor().execute("COMMIT")
+            self._guard.answered = time.perf_counter()
         except Exception:  # noqa: BLE001  # translated, and raised in any case
             try:
                 with translated(self):

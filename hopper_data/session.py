@@ -12,7 +12,9 @@ from contextlib import (
     contextmanager,
     suppress,
 )
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, enter, leave, proxy
@@ -64,6 +66,11 @@ class Session:
                 "hand: with get_sync_session() as session: …"
             )
         return self._database
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its block is over."""
+        return self._ended
 
     def end(self) -> None:
         """Refuse further work; the transaction is over."""
@@ -141,37 +148,68 @@ class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: 
         if self._open is not None:
             raise DatabaseError("this session is open already; each block needs one of its own")
         database = proxy.obj if self._database is None else self._database
-        nested = database.in_transaction()
-        opened = not nested and database.connect(reuse_if_open=True)
-        enter(database)
+        state = database._state
+        if state.transactions:
+            _end_abandoned(database)
+        nested = bool(state.transactions)
+        opened = entered = False
         try:
-            # Made first, so that an interrupt finds as little as possible between the transaction
-            # and the block.
+            # What a session has taken it gives back, be it one whose end was interrupted.
+            opened = not nested and (
+                database.connect(reuse_if_open=True) or state.lease.is_for_session
+            )
+            if opened:
+                state.lease.is_for_session = True
+            enter(database)
+            entered = True
             session = Session(database, read_only=self._read_only, nested=nested)
             scope: Any
             if self._read_only:
                 scope = database.read_only()
             else:
                 scope = database.atomic() if nested else database.transaction()
-            self._open = (database, opened, scope, session)
+            scope.session, scope.block = session, ref(self)
             scope.__enter__()
+            self._open = (database, opened, scope, session, state.transactions, get_ident())
         except BaseException:
-            self._open = None
-            leave(database)
+            if entered:
+                leave(database)
+            if not nested and state.transactions:
+                state.transactions.clear()
+                database.rollback()
             if opened:
                 database.release()
             raise
         return session
 
     def __exit__(self, *exc_info: Any) -> None:
-        (database, opened, scope, session), self._open = self._open, None
+        (database, opened, scope, session, transactions, thread), self._open = self._open, None
         try:
             session.end()
+            if not transactions or database._state.transactions is not transactions:
+                raise DatabaseError(
+                    "the transaction of this session is not open here: a session ends in the "
+                    "thread that opened it, and before the session around it"
+                )
             scope.__exit__(*exc_info)
         finally:
-            leave(database)
-            if opened:
-                database.release()
+            if thread == get_ident():
+                leave(database)
+                if opened:
+                    database.release()
+
+
+def _end_abandoned(database: Database) -> None:
+    """Roll back the transaction of a session whose end was interrupted."""
+    state = database._state
+    outer = state.transactions[0]
+    session = getattr(outer, "session", None)
+    if session is not None and (session.has_ended or outer.block() is None):
+        logger.warning("a transaction on %s was left open by an interrupt", database.label)
+        state.transactions.clear()
+        database.rollback()
+        leave(database)
+        database.release()
 
 
 class SessionFactory:

@@ -255,6 +255,16 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             return False
         return True
 
+    def _forget(self, connection: Any) -> None:
+        # A database in memory goes with its connection, so that one is given back.
+        self._close(connection, close_conn=not self.in_memory)
+
+    def _take_back(self, connection: Any) -> None:
+        # What its thread knew of it is gone with the thread.
+        with suppress(sqlite3.ProgrammingError):  # closed
+            connection.execute("PRAGMA query_only = OFF")
+        super()._take_back(connection)
+
     def close_pool(self) -> None:
         super().close_pool()
         if not self.in_memory:

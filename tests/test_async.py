@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from unittest import mock
@@ -458,6 +459,56 @@ def test_a_read_only_session_cannot_write(database: Database) -> None:
 
     asyncio.run(work())
     assert count(database) == 1
+
+
+def test_a_read_only_session_after_another_cannot_write_either(database: Database) -> None:
+    async def read() -> None:
+        async with open_async_session(database, read_only=True) as session:
+            await session.execute("SELECT 1")
+
+    async def write(session: AsyncSession) -> None:
+        with pytest.raises(DatabaseError):
+            await AsyncTaskRepository(session).update("a", title="changed")
+
+    async def write_alone() -> None:
+        async with open_async_session(database, read_only=True) as session:
+            await write(session)
+
+    async def work() -> None:
+        async with open_async_session(database) as session:
+            await AsyncTaskRepository(session).create(id="a", title="A task")
+        for _ in range(5):
+            await read()
+            await write_alone()
+            await read()
+            async with open_async_session(database) as session:
+                async with open_async_session(database, read_only=True) as inner:
+                    await write(inner)
+                await AsyncTaskRepository(session).update("a", context="written")
+            await asyncio.gather(*(each() for each in (read, write_alone) * 5))
+
+    asyncio.run(work())
+    with open_session(database) as session:
+        task = TaskRepository(session).get_or_raise("a")
+        assert (task.title, task.context) == ("A task", "written")
+
+
+def test_no_event_loop_is_kept(database: Database) -> None:
+    loops = []
+
+    async def work() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await create_in_own_session(database)
+
+    for _ in range(3):
+        asyncio.run(work())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
+
+
+async def create_in_own_session(database: Database) -> None:
+    async with open_async_session(database) as session:
+        await create(session)
 
 
 def test_a_timeout_rolls_back_and_gives_the_connection_back(database: Database) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncpg
+import psycopg2
 import pytest
 
 from hopper_data import (
@@ -25,7 +26,7 @@ from hopper_data.aio.postgresql import PostgresConnection
 from hopper_data.chat import UserRepository
 from hopper_data.chat.asynchronous import AsyncUserRepository
 from hopper_data.database import Database
-from hopper_data.routing.asynchronous import AsyncTaskRepository
+from hopper_data.routing.asynchronous import AsyncProjectRepository, AsyncTaskRepository
 from hopper_data.session import open_session
 from tests.async_entries import add, assert_well, in_use, pid_of
 from tests.servers import Server, end, make_entries, numbers, own_server
@@ -105,6 +106,32 @@ def test_a_lost_serialization_race_is_run_again(server: Database) -> None:
     asyncio.run(work())
     assert len(attempts) >= 3
     assert contexts(server)[0] == "2"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_read_that_fails_undoes_itself_alone(
+    server: Database, asked_before: bool, read_only: bool
+) -> None:
+    async def work() -> None:
+        async with open_async_session(server, read_only=read_only) as session:
+            tasks = AsyncTaskRepository(session)
+            if not read_only:
+                await tasks.update("a", context="written")
+            if asked_before:
+                assert await tasks.get("b")
+            await session.execute("SET LOCAL lock_timeout = '50ms'")
+            with psycopg2.connect(server.url.render(hide_password=False)) as other:
+                other.cursor().execute("LOCK TABLE projects IN ACCESS EXCLUSIVE MODE")
+                with pytest.raises(DatabaseUnavailable):
+                    await AsyncProjectRepository(session).get("a")
+            other.close()
+            assert await AsyncProjectRepository(session).get("a") is None
+            assert await tasks.get("b")
+        assert await in_use(server) == 0
+
+    asyncio.run(work())
+    assert contexts(server).count("written") == (not read_only)
 
 
 def test_a_race_that_is_lost_again_is_the_error(server: Database) -> None:

@@ -202,6 +202,17 @@ def test_a_connection_that_ends_inside_a_session_takes_its_writes_along(
     assert numbers(database) == []
 
 
+def test_a_connection_that_ends_while_a_session_rests_is_not_the_next_ones(
+    server: Server, open_database: Callable[..., Database]
+) -> None:
+    database = open_database(max_connections=1)
+    for _ in range(3):
+        with open_session(database):
+            ((pid,),) = database.fetch_all("SELECT pg_backend_pid()")
+            end(server, pid)
+        assert_well(database)
+
+
 def test_what_libpq_says_without_a_code_it_says_of_the_connection(database: Database) -> None:
     # psycopg2 has no better class where a restart ends a connection, which may be gone by then.
     silent = psycopg2.DatabaseError("server closed the connection unexpectedly")

@@ -137,11 +137,33 @@ def test_who_waits_gets_the_connection_that_comes_back(
             mine = database.connection()
             theirs = pool.submit(ask)
             waiting.wait(30)
-            while not database._waiting:
+            while not database._line:
                 time.sleep(0.001)
         # It is not closed, though none is to be kept: somebody wants it.
         assert theirs.result(30) == id(mine)
     assert database.pool_status() == status(0, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
+def test_who_comes_again_at_once_does_not_keep_others_waiting(
+    open_database: Callable[..., Database], kind: str
+) -> None:
+    database = open_database(kind, max_connections=1, pool_size=1, pool_timeout_s=60)
+    barrier, counts = threading.Barrier(4), [0] * 4
+
+    def work(mine: int) -> None:
+        barrier.wait(30)
+        # Until everybody had some; with a pool that favours who is there already, never.
+        while min(counts) < 20:
+            with open_session(database, read_only=True) as session:
+                session.execute("SELECT 1")
+            counts[mine] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, number) for number in range(4)]:
+            done.result(120)
+    assert database.pool_status() == status(0, 1, 1)
+    assert not database._line
 
 
 @ON_BOTH
@@ -190,6 +212,26 @@ def test_a_thread_that_ends_does_not_take_its_connection_along(
         assert connection_of(database)
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
+def test_a_thread_that_ends_in_a_read_only_session_leaves_one_that_writes(
+    open_database: Callable[..., Database], kind: str
+) -> None:
+    database = open_database(kind, max_connections=1, pool_size=1, pool_timeout_s=30)
+    with open_session(database) as session:
+        session.execute("CREATE TABLE entries (number INTEGER)")
+
+    def forget() -> None:
+        open_session(database, read_only=True).__enter__().execute("SELECT * FROM entries")
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    thread.join(30)
+    gc.collect()
+    with open_session(database) as session:
+        session.execute("INSERT INTO entries VALUES (1)")
+    assert database.pool_status() == status(0, 1, 1)
+
+
 @ON_BOTH
 def test_a_thread_that_ends_in_a_transaction_leaves_nothing_of_it(
     open_database: Callable[..., Database], kind: str
@@ -229,7 +271,7 @@ def test_who_waits_gets_the_connection_of_a_thread_that_ended(
     taken.wait(30)
     with ThreadPoolExecutor(1) as pool:
         theirs = pool.submit(connection_of, database)
-        while not database._waiting:
+        while not database._line:
             time.sleep(0.001)
         leave.set()
         assert theirs.result(30)

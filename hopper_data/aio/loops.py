@@ -29,7 +29,7 @@ async def async_database(database: Database) -> Any:
     found = known.get(id(database))
     if found is None or found[0]() is not database:
         made = _make(database)
-        closer = _close_with_loop(made)
+        closer = _close_with_loop(made, known, id(database))
         await anext(closer)
         found = known[id(database)] = (weakref.ref(database), made, closer)
     return found[1]
@@ -41,9 +41,13 @@ def _make(database: Database) -> Any:
     return AsyncPostgresqlDatabase(database.config, database.url)
 
 
-async def _close_with_loop(database: Any) -> AsyncIterator[None]:
+async def _close_with_loop(database: Any, known: dict[int, Any], key: int) -> AsyncIterator[None]:
     """Suspended until the loop shuts its generators down, which is when connections are closed."""
     try:
         yield
     finally:
-        await database.aclose_all()
+        try:
+            await database.aclose_all()
+        finally:
+            # The generator holds its loop, and with the entry both would stay for ever.
+            known.pop(key, None)

@@ -147,7 +147,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             await self._close_guard_async(connection, word)
             return await super()._run_async(sql, params)
         if not begin:  # else nothing is lost when the transaction begins again
-            await self._guard_async(connection, is_write(sql))
+            await self._guard_async(connection, writes=is_write(sql))
         try:
             return await super()._run_async(sql, params)
         except Exception:
@@ -155,7 +155,7 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
                 await self._undo_async(connection, begin)
             raise
 
-    async def _guard_async(self, connection: Any, writes: bool) -> None:
+    async def _guard_async(self, connection: Any, *, writes: bool) -> None:
         """Make the savepoint that undoes one statement; reads that follow each other share one."""
         if connection.covers_reads and not writes:
             return
@@ -183,11 +183,28 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
         start = time.perf_counter()
         with translated(self):
             connection = await self.aconnect()
-            early = self.reads_early and connection.begin == PLAIN_BEGIN
-            if connection.begin and not early:
-                await connection.begun()
-            rows: list[Any] = await connection.fetch(sql, params)
+            begin = connection.begin
+            if not self._state.transactions or (self.reads_early and begin == PLAIN_BEGIN):
+                rows: list[Any] = await connection.fetch(sql, params)
+            else:
+                rows = await self._fetch_inside(connection, begin, sql, params)
         self._note_time(sql, start)
+        return rows
+
+    async def _fetch_inside(
+        self, connection: Any, begin: str, sql: str, params: Sequence[Any]
+    ) -> list[Any]:
+        """The rows of a query that, when it fails, leaves its transaction as it was."""
+        if begin:
+            await connection.begun()
+        else:
+            await self._guard_async(connection, writes=False)
+        try:
+            rows: list[Any] = await connection.fetch(sql, params)
+        except Exception:
+            if not connection.stale():
+                await self._undo_async(connection, begin)
+            raise
         return rows
 
     def begin(self, isolation_level: str | None = None) -> None:

@@ -328,9 +328,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
 
     async def forbid(self) -> bool:
         """Refuse writes until `allow()`; whether they were refused before."""
-        before = self._forbidden
-        await self._run(self._forbid, "")
-        return before
+        return await self._run(self._forbid, "")
 
     async def allow(self) -> None:
         """Refuse writes no longer."""
@@ -349,7 +347,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     async def _run(self, fn: Callable[..., T], sql: str, *args: Any) -> T:
         """The result of `fn(connection, sql, *args)`, called in the connection's thread."""
         begin, self._begin = self._begin, None
-        forbid = self._read_only and not self._reads_alone and not self._forbidden
+        forbid = self._read_only and not self._reads_alone
         end_first, self._end_is_due = self._end_is_due, False
         self._unanswered, self._ending = True, False
         try:
@@ -410,7 +408,7 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
                 begin(connection)
             except sqlite3.Error as error:
                 raise _NotBegunError(error) from error
-        if forbid:
+        if forbid and not self._forbidden:  # which the end of the one before may just have changed
             self._forbid(connection)
         return fn(connection, *args)
 
@@ -419,10 +417,12 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
         if self._forbidden:
             self._allow(connection)
 
-    def _forbid(self, connection: sqlite3.Connection, sql: str = "") -> None:  # noqa: ARG002
+    def _forbid(self, connection: sqlite3.Connection, sql: str = "") -> bool:  # noqa: ARG002
+        before = self._forbidden
         # Noted first: the task may be cancelled, and not hear what became of it.
         self._forbidden = True
         connection.execute("PRAGMA query_only = ON")
+        return before
 
     def _allow(self, connection: sqlite3.Connection, sql: str = "") -> None:  # noqa: ARG002
         connection.execute("PRAGMA query_only = OFF")
