@@ -17,6 +17,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hopper_data import (
+        aio as aio,
+        backup as backup,
+        chat as chat,
+        config as config,
+        database as database,
+        errors as errors,
+        fastpath as fastpath,
+        fields as fields,
+        maintenance as maintenance,
+        migrations as migrations,
+        model as model,
+        planning as planning,
+        repository as repository,
+        routing as routing,
+        seeding as seeding,
+        session as session,
+        transfer as transfer,
+    )
     from hopper_data.aio import AsyncSession, run_in_async_transaction
     from hopper_data.backup import IntegrityReport, backup_database, check_integrity
     from hopper_data.config import DatabaseConfig, build_database_url

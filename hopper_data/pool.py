@@ -84,6 +84,7 @@ class PooledConnections(PooledDatabase):
         self._opening.discard(lease)
         if lease.entry is not None:
             self._reclaim(lease.entry)
+            lease.entry = None
         connection = self._connect(lease)
         # All else is as `reset()` has left it.
         state.conn, state.closed = connection, False
@@ -306,6 +307,7 @@ class PooledConnections(PooledDatabase):
         # The parent goes on using its sockets and files; closing them here would disturb it.
         _inherited.append((self._connections, self._in_use, self._orphans, self._state))
         self._pool_lock = threading.RLock()
+        self._pool_available = threading.Condition(self._pool_lock)
         self._connections, self._in_use = [], {}
         self._opening, self._line, self._orphans = set(), deque(), deque()
         self._state = peewee._ConnectionLocal()

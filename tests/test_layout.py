@@ -113,8 +113,10 @@ def test_the_front_has_all_that_it_promises() -> None:
         assert getattr(hopper_data, name) is not None
     public = {name for name in dir(hopper_data) if not name.startswith("_")}
     assert public == {*hopper_data.__all__, *hopper_data._MODULES}
+    front = (PACKAGE / "__init__.py").read_text()
     for name in hopper_data._MODULES:
         assert getattr(hopper_data, name).__name__ == f"hopper_data.{name}"
+        assert f"        {name} as {name},\n" in front  # for those who check types
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = hopper_data.no_such_name
 
