@@ -17,25 +17,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hopper_data import (
-        aio as aio,
-        backup as backup,
-        chat as chat,
-        config as config,
-        database as database,
-        errors as errors,
-        fastpath as fastpath,
-        fields as fields,
-        maintenance as maintenance,
-        migrations as migrations,
-        model as model,
-        planning as planning,
-        repository as repository,
-        routing as routing,
-        seeding as seeding,
-        session as session,
-        transfer as transfer,
-    )
+    from hopper_data import aio as aio
+    from hopper_data import backup as backup
+    from hopper_data import chat as chat
+    from hopper_data import config as config
+    from hopper_data import database as database
+    from hopper_data import errors as errors
+    from hopper_data import fastpath as fastpath
+    from hopper_data import fields as fields
+    from hopper_data import maintenance as maintenance
+    from hopper_data import migrations as migrations
+    from hopper_data import model as model
+    from hopper_data import planning as planning
+    from hopper_data import repository as repository
+    from hopper_data import routing as routing
+    from hopper_data import seeding as seeding
+    from hopper_data import session as session
+    from hopper_data import transfer as transfer
     from hopper_data.aio import AsyncSession, run_in_async_transaction
     from hopper_data.backup import IntegrityReport, backup_database, check_integrity
     from hopper_data.config import DatabaseConfig, build_database_url

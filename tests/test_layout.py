@@ -116,7 +116,7 @@ def test_the_front_has_all_that_it_promises() -> None:
     front = (PACKAGE / "__init__.py").read_text()
     for name in hopper_data._MODULES:
         assert getattr(hopper_data, name).__name__ == f"hopper_data.{name}"
-        assert f"        {name} as {name},\n" in front  # for those who check types
+        assert f"import {name} as {name}\n" in front  # for those who check types
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = hopper_data.no_such_name
 
