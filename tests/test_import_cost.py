@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = """
 alembic asyncio asyncpg aiosqlite click concurrent.futures difflib graphlib greenlet hypothesis
 ipaddress jinja2 multiprocessing pathlib peewee_migrate playhouse.pwasyncio psycopg pytest random
@@ -62,3 +64,34 @@ def test_what_an_operator_needs_comes_when_it_is_used() -> None:
     assert "hopper_data.routing" in modules_after("import hopper_data; hopper_data.routing.Task")
     assert "hopper_data.migrations" in modules_after("from hopper_data import run_migrations")
     assert "hopper_data.maintenance" in modules_after("from hopper_data import init_database")
+
+
+THREADS = """
+import importlib, random, threading
+import hopper_data
+
+def use(name, module):
+    barrier.wait()
+    try:
+        getattr(hopper_data, name)
+        importlib.import_module(f"hopper_data.{module}")
+    except BaseException as error:
+        wrong.append((name, module, error))
+
+chance, wrong, barrier = random.Random(SEED), [], threading.Barrier(12)
+names, modules = sorted(hopper_data.__all__), sorted(hopper_data._MODULES)
+threads = [
+    threading.Thread(target=use, args=(chance.choice(names), chance.choice(modules)))
+    for _ in range(12)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, wrong
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_threads_may_be_the_first_to_use_it(seed: int) -> None:
+    assert "hopper_data" in modules_after(THREADS.replace("SEED", str(seed)))
