@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
     if options.tasks and (others := options.keys - set(ON_TASKS)):
         parser.error(f"--tasks says nothing of {', '.join(sorted(others))}")
+    if options.tasks and not options.tasks.is_file():
+        parser.error(f"there is no file {options.tasks}")
+    if options.size is not None and options.size < 1:
+        parser.error(f"--size is {options.size}; it must be 1 or more")
     if options.full and (options.quick or options.tasks):
         parser.error("--full goes neither with --quick nor with --tasks")
     if options.page is None and not (options.quick or options.only or options.backend):
@@ -78,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(source, FromFile):
         results.kind = source.kind
     backends = [options.backend] if options.backend else list(BACKENDS)
+    kept = _kept(options)
     with databases(backends) as make, console.status("") as status:
 
         def say(text: str) -> None:
@@ -94,11 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.imports = measure_imports(2 if options.quick else 15)
             show_imports(console, results.imports)
     if options.page:
-        kept = options.page.with_suffix(".json")
-        if options.is_part and kept.exists():
-            results = Results.load(kept).updated(results)
+        if kept is not None:
+            results = kept.updated(results)
         write_page(results, options.page)
     return 0
+
+
+def _kept(options: argparse.Namespace) -> Results | None:
+    """What the page has already, which a part of a run keeps; read before anything is measured."""
+    if not (options.page and options.is_part):
+        return None
+    path = options.page.with_suffix(".json")
+    return Results.load(path) if path.exists() else None
 
 
 @dataclass
@@ -233,4 +246,6 @@ def show_imports(console: Console, lines: Sequence[Import]) -> None:
 
 
 if __name__ == "__main__":
+    # The server goes with its folder, also when the run is told to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

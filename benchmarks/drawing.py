@@ -11,7 +11,7 @@ Curve = Mapping[int, float]
 
 STYLES = {
     "driver": ("#8a8f98", "5 4"),
-    "driver, prepared": ("#8a8f98", "1.5 3"),
+    "driver, tuned": ("#8a8f98", "1.5 3"),
     "hopper_data": ("#0a84d6", ""),
     "peewee": ("#d0762b", ""),
     "sqlalchemy": ("#9a5fc4", ""),

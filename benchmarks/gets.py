@@ -54,6 +54,11 @@ def _ways(backend: str, key: str) -> dict[str, Open]:
     ways: dict[str, Open] = {
         "driver": _aiosqlite if backend == "sqlite" else partial(_asyncpg, snapshot=snapshot),
         "hopper_data": partial(_ours, read_only=snapshot),
+        "driver, tuned": (
+            partial(_aiosqlite, at_once=True)
+            if backend == "sqlite"
+            else partial(_asyncpg, snapshot=snapshot, reset=_nothing)
+        ),
         "peewee": partial(_peewee, snapshot=snapshot),
     }
     if importlib.util.find_spec("sqlalchemy"):
@@ -89,7 +94,7 @@ async def _compare(gets: dict[str, Get], ids: list[str]) -> None:
 
 
 @asynccontextmanager
-async def _aiosqlite(world: World) -> AsyncIterator[Get]:
+async def _aiosqlite(world: World, *, at_once: bool = False) -> AsyncIterator[Get]:
     import aiosqlite
 
     async with aiosqlite.connect(world.database.database, isolation_level=None) as connection:
@@ -101,11 +106,21 @@ async def _aiosqlite(world: World) -> AsyncIterator[Get]:
             assert row is not None
             return task_of_text(row)
 
-        yield get
+        async def get_at_once(key: str) -> Task:
+            (row,) = await connection.execute_fetchall(GET, (key,))
+            return task_of_text(tuple(row))
+
+        yield get_at_once if at_once else get
+
+
+async def _nothing(_connection: Any) -> None:
+    """In place of what asyncpg's pool does to a connection that comes back."""
 
 
 @asynccontextmanager
-async def _asyncpg(world: World, *, snapshot: bool) -> AsyncIterator[Get]:
+async def _asyncpg(
+    world: World, *, snapshot: bool, reset: Callable[[Any], Awaitable[None]] | None = None
+) -> AsyncIterator[Get]:
     import asyncpg
 
     async def prepare(connection: Any) -> None:
@@ -115,7 +130,9 @@ async def _asyncpg(world: World, *, snapshot: bool) -> AsyncIterator[Get]:
 
     sql = GET.replace("?", "$1")
     url = world.database.url.render(hide_password=False)
-    async with asyncpg.create_pool(url, min_size=5, max_size=_POOL, init=prepare) as pool:
+    async with asyncpg.create_pool(
+        url, min_size=5, max_size=_POOL, init=prepare, reset=reset
+    ) as pool:
 
         async def get(key: str) -> Task:
             return Task(*await pool.fetchrow(sql, key))

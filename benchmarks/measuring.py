@@ -65,7 +65,7 @@ def check(world: World, operation: Operation) -> None:
 def _at_work(
     world: World, operation: Operation
 ) -> Iterator[tuple[list[Contender], dict[str, Work]]]:
-    everybody = contenders(world.database, prepared=operation.prepared)
+    everybody = contenders(world.database, tuned=world.database.dialect in operation.tuned)
     try:
         yield everybody, {each.name: _work(operation, world, each) for each in everybody}
     finally:

@@ -35,7 +35,7 @@ class Operation:
 
     `run(contender, arguments)` is timed; `arguments(world, round)` and `undo(world, answer)` are
     not. `times` is how often it does the thing. `differs` are columns in which the answers of two
-    contenders need not be the same. `prepared` is one that PostgreSQL's driver may also prepare.
+    contenders need not be the same. `tuned` are the backends whose driver can do more for it.
     One that is `alone` reads outside of the session that others read in.
     """
 
@@ -48,7 +48,7 @@ class Operation:
     reads: bool = True
     undo: Callable[[World, Any, Any], None] | None = None
     differs: Sequence[str] = ()
-    prepared: bool = False
+    tuned: Sequence[str] = ()
     alone: bool = False
 
     def title_for(self, world: World) -> str:
@@ -128,6 +128,9 @@ def _passing_tasks(world: World) -> list[str]:
     return [row[0] for row in rows]
 
 
+_PREPARES, _PRAGMAS, _BOTH = ("postgresql",), ("sqlite",), ("sqlite", "postgresql")
+"""What is about one row PostgreSQL can prepare; SQLite writes by its pragmas."""
+
 OPERATIONS = (
     Operation(
         "get",
@@ -136,7 +139,7 @@ OPERATIONS = (
         lambda world: some_ids(world, GETS),
         (1.5, 1.15),
         times=GETS,
-        prepared=True,
+        tuned=_PREPARES,
     ),
     Operation(
         "session",
@@ -145,8 +148,8 @@ OPERATIONS = (
         lambda world: some_ids(world, 50),
         (None, None),
         times=50,
-        prepared=True,
         alone=True,
+        tuned=_PREPARES,
     ),
     Operation(
         "create",
@@ -158,7 +161,7 @@ OPERATIONS = (
         reads=False,
         undo=_delete_made,
         differs=_OWN,
-        prepared=True,
+        tuned=_BOTH,
     ),
     Operation(
         "create-1000",
@@ -169,7 +172,7 @@ OPERATIONS = (
         reads=False,
         undo=_delete_made,
         differs=_OWN,
-        prepared=True,
+        tuned=_BOTH,
     ),
     Operation(
         "bulk-create",
@@ -180,6 +183,7 @@ OPERATIONS = (
         reads=False,
         undo=_delete_made,
         differs=_OWN,
+        tuned=_PRAGMAS,
     ),
     Operation(
         "update",
@@ -191,7 +195,7 @@ OPERATIONS = (
         reads=False,
         undo=_restore,
         differs=("updated_at", "priority"),
-        prepared=True,
+        tuned=_BOTH,
     ),
     Operation(
         "bulk-update",
@@ -201,6 +205,7 @@ OPERATIONS = (
         (1.3, 1.15),
         reads=False,
         undo=_restore,
+        tuned=_PRAGMAS,
     ),
     Operation(
         "bulk-delete",
@@ -209,6 +214,7 @@ OPERATIONS = (
         _passing_tasks,
         (1.3, 1.15),
         reads=False,
+        tuned=_PRAGMAS,
     ),
     Operation(
         "filter",
@@ -286,5 +292,6 @@ OPERATIONS = (
         lambda c, count: c.rows(count),
         lambda _: 10_000,
         (1.4, 1.4),
+        tuned=_BOTH,
     ),
 )

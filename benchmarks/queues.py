@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import hopper_data
-from benchmarks.contenders.raw import TASKS, Raw, RawPostgresql, RawSqlite, Task
+from benchmarks.contenders.raw import TASKS, Raw, RawPostgresql, RawSqlite, Task, TunedSqlite
 from benchmarks.data import as_text
 from hopper_data import TaskRepository, create_database
 from hopper_data.database import Database
@@ -49,10 +49,9 @@ class Peer(Queue, Protocol):
 
 def queues(backend: str) -> dict[str, type[Queue]]:
     """Those on tables of tasks. They can take without finishing."""
-    return {
-        "driver": DriverOnSqlite if backend == "sqlite" else DriverOnPostgresql,
-        "hopper_data": Ours,
-    }
+    if backend == "postgresql":
+        return {"driver": DriverOnPostgresql, "hopper_data": Ours}
+    return {"driver": DriverOnSqlite, "hopper_data": Ours, "driver, tuned": TunedOnSqlite}
 
 
 def peers(backend: str) -> dict[str, type[Peer]]:
@@ -158,6 +157,11 @@ class DriverOnSqlite(_Driver):
         return self.raw.tasks(rows)
 
 
+class TunedOnSqlite(DriverOnSqlite):
+    def __init__(self, database: Database) -> None:
+        self.raw = TunedSqlite(database)
+
+
 class DriverOnPostgresql(_Driver):
     claim = (
         "UPDATE tasks SET status = 'claimed', owner = %s, lease_token = gen_random_uuid()::text, "
@@ -221,102 +225,98 @@ class Huey:
         self.huey.storage.close()
 
 
-def _plain_url(database: Database) -> str:
-    return str(database.url.render(hide_password=False))
-
-
-class Procrastinate:
-    """A worker that ends when it has caught up, one job at a time."""
+class _OfLoop:
+    """One with an event loop of its own, in which it is connected before it works."""
 
     def __init__(self, database: Database) -> None:
-        self.url = _plain_url(database)
+        self.url = str(database.url.render(hide_password=False))
         self.done = 0
-        logging.getLogger("procrastinate").setLevel(logging.ERROR)
+        self.runner = asyncio.Runner()
+        self.runner.run(self.start())
 
-    def _app(self) -> Any:
+    async def start(self) -> None:
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.runner.run(self.stop())
+        self.runner.close()
+
+
+class Procrastinate(_OfLoop):
+    """A worker that ends when it has caught up, one job at a time."""
+
+    async def start(self) -> None:
         from procrastinate import App, PsycopgConnector
 
-        app = App(connector=PsycopgConnector(conninfo=self.url))
+        logging.getLogger("procrastinate").setLevel(logging.ERROR)
+        self.app: Any = App(connector=PsycopgConnector(conninfo=self.url))
 
-        @app.task(name="nothing")
+        @self.app.task(name="nothing")
         async def nothing() -> None:
             self.done += 1
 
-        return app
+        await self.app.open_async()
+
+    async def stop(self) -> None:
+        await self.app.close_async()
 
     def fill(self, count: int) -> None:
-        asyncio.run(self._fill(count))
+        self.runner.run(self._fill(count))
 
     async def _fill(self, count: int) -> None:
-        app = self._app()
-        async with app.open_async():
-            if not await app.check_connection_async():
-                await app.schema_manager.apply_schema_async()
-            await app.connector.execute_query_async("TRUNCATE procrastinate_jobs CASCADE")
-            await app.tasks["nothing"].batch_defer_async(*[{} for _ in range(count)])
-            await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
+        app = self.app
+        if not await app.check_connection_async():
+            await app.schema_manager.apply_schema_async()
+        await app.connector.execute_query_async("TRUNCATE procrastinate_jobs CASCADE")
+        await app.tasks["nothing"].batch_defer_async(*[{} for _ in range(count)])
+        await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
 
     def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
         assert many == 1
         assert finish
-        asyncio.run(self._work())
+        self.runner.run(self.app.run_worker_async(wait=False, install_signal_handlers=False))
         return self.done
 
-    async def _work(self) -> None:
-        app = self._app()
-        async with app.open_async():
-            await app.run_worker_async(wait=False, install_signal_handlers=False)
 
-    def close(self) -> None:
-        """Nothing stays open."""
-
-
-class PgQueuer:
+class PgQueuer(_OfLoop):
     """A worker that ends when the queue is drained; it takes jobs `many` at a time."""
 
-    def __init__(self, database: Database) -> None:
-        self.url = _plain_url(database)
-        self.done = 0
-        logging.getLogger("pgqueuer").setLevel(logging.ERROR)
-
-    def fill(self, count: int) -> None:
-        asyncio.run(self._fill(count))
-
-    async def _fill(self, count: int) -> None:
-        import asyncpg
-        from pgqueuer import AsyncpgDriver, Queries
-
-        connection = await asyncpg.connect(self.url)
-        queries = Queries(AsyncpgDriver(connection))
-        if await connection.fetchval("SELECT to_regclass('pgqueuer')") is None:
-            await queries.install()
-        await connection.execute("TRUNCATE pgqueuer, pgqueuer_log")
-        await queries.enqueue(["nothing"] * count, [None] * count, [0] * count)
-        await connection.execute("ANALYZE pgqueuer")
-        await connection.close()
-
-    def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
-        assert finish
-        asyncio.run(self._work(many))
-        return self.done
-
-    async def _work(self, many: int) -> None:
+    async def start(self) -> None:
         import asyncpg
         from pgqueuer import AsyncpgDriver, Queries, QueueManager
-        from pgqueuer.types import QueueExecutionMode
 
-        connection = await asyncpg.connect(self.url)
-        manager = QueueManager(Queries(AsyncpgDriver(connection)))
+        logging.getLogger("pgqueuer").setLevel(logging.ERROR)
+        self.connection = await asyncpg.connect(self.url)
+        self.queries = Queries(AsyncpgDriver(self.connection))
+        self.manager = QueueManager(self.queries)
 
-        @manager.entrypoint("nothing")
+        @self.manager.entrypoint("nothing")
         async def nothing(_job: Any) -> None:
             self.done += 1
 
-        await manager.run(batch_size=many, mode=QueueExecutionMode.drain)
-        await connection.close()
+    async def stop(self) -> None:
+        await self.connection.close()
 
-    def close(self) -> None:
-        """Nothing stays open."""
+    def fill(self, count: int) -> None:
+        self.runner.run(self._fill(count))
+
+    async def _fill(self, count: int) -> None:
+        connection = self.connection
+        if await connection.fetchval("SELECT to_regclass('pgqueuer')") is None:
+            await self.queries.install()
+        await connection.execute("TRUNCATE pgqueuer, pgqueuer_log")
+        await self.queries.enqueue(["nothing"] * count, [None] * count, [0] * count)
+        await connection.execute("ANALYZE pgqueuer")
+
+    def work(self, many: int, finish: bool, tickets: Tickets) -> int:  # noqa: ARG002
+        from pgqueuer.types import QueueExecutionMode
+
+        assert finish
+        self.runner.run(self.manager.run(batch_size=many, mode=QueueExecutionMode.drain))
+        return self.done
 
 
 _SQLITE_PEERS: dict[str, type[Peer]] = {"huey": Huey}

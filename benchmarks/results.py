@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claims import Rates
+from benchmarks.drawing import STYLES
 from benchmarks.imports import Import
 from benchmarks.measuring import Measured
 from benchmarks.planning import Planned
@@ -52,7 +53,8 @@ class Results:
         for rates in self.claims:
             if rates.backend == backend and not rates.real:
                 curves = found.setdefault(f"{rates.title}: a task", {})
-                for name, rate in rates.rates.items():
+                for name in rates.rates.keys() & STYLES.keys():
+                    rate = rates.rates[name]
                     curves.setdefault(name, {})[rates.size] = 1 / rate
         return {title: each for title, each in found.items() if len(each["driver"]) > 1}
 

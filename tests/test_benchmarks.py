@@ -241,6 +241,8 @@ def test_a_name_that_is_no_operation_is_refused(capsys: pytest.CaptureFixture[st
     [
         (["--full", "--quick"], "--full goes neither"),
         (["--tasks=a", "--only=import"], "--tasks says nothing of import"),
+        (["--tasks=a"], "there is no file a"),
+        (["--size=0"], "--size is 0; it must be 1 or more"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -253,7 +255,7 @@ def test_what_does_not_go_together_is_refused(
 
 def test_only_a_whole_run_writes_the_page_of_the_project() -> None:
     assert parse([]).page.name == "performance.md"
-    assert parse(["--tasks=a"]).page.name == "performance.md"
+    assert parse([f"--tasks={__file__}"]).page.name == "performance.md"
     assert parse(["--full"]).page.name == "performance.md"
     assert [parse([flag]).page for flag in ("--quick", "--only=get", "--backend=sqlite")] == [
         None,

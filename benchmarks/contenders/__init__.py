@@ -45,19 +45,20 @@ class Contender(Protocol):
     def close(self) -> None: ...
 
 
-def contenders(database: Database, *, prepared: bool = False) -> list[Contender]:
+def contenders(database: Database, *, tuned: bool = False) -> list[Contender]:
     """All that are installed, the driver first and ours second.
 
-    `prepared` is whether PostgreSQL's driver prepares statements for what is measured; then it is
-    there twice.
+    With `tuned` the driver is there once more, with all that ours does beneath.
     """
     from benchmarks.contenders.ours import Ours
     from benchmarks.contenders.plain import PlainPeewee
-    from benchmarks.contenders.raw import PreparedPostgresql, RawPostgresql, RawSqlite
+    from benchmarks.contenders.raw import RawPostgresql, RawSqlite, TunedPostgresql, TunedSqlite
 
-    makers: list[Callable[[Database], Contender]] = [RawSqlite, Ours, PlainPeewee]
+    drivers: tuple[Callable[[Database], Contender], ...] = (RawSqlite, TunedSqlite)
     if database.dialect == "postgresql":
-        makers[:2] = [RawPostgresql, Ours, *([PreparedPostgresql] if prepared else [])]
+        drivers = (RawPostgresql, TunedPostgresql)
+    makers: list[Callable[[Database], Contender]] = [drivers[0], Ours, *drivers[1 : 1 + tuned]]
+    makers.append(PlainPeewee)
     if importlib.util.find_spec("sqlalchemy"):
         from benchmarks.contenders.orm import Alchemy
 

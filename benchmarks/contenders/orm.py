@@ -12,9 +12,11 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     Dialect,
+    Engine,
     ForeignKey,
     String,
     bindparam,
+    column,
     create_engine,
     delete,
     event,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     select,
     text,
     update,
+    values,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -167,24 +170,27 @@ class Alchemy:
 
     def __init__(self, database: Database) -> None:
         self.dialect = database.dialect
-        if self.dialect == "sqlite":
-            self.engine = create_engine(engine_url(database, "pysqlite"), json_serializer=dumps)
-            event.listen(self.engine, "connect", set_pragmas)
-        else:
-            options = {"options": "-c timezone=UTC"}
-            self.engine = create_engine(
-                engine_url(database, "psycopg2"), json_serializer=dumps, connect_args=options
-            )
+        self.engine = self._engine(database)
+        # Reads need no transaction, and here they pay for none.
+        self.reader = self._engine(database, isolation_level="AUTOCOMMIT")
         self._session: Session
+
+    def _engine(self, database: Database, **options: Any) -> Engine:
+        if self.dialect == "postgresql":
+            options["connect_args"] = {"options": "-c timezone=UTC"}
+        driver = {"sqlite": "pysqlite", "postgresql": "psycopg2"}[self.dialect]
+        engine = create_engine(engine_url(database, driver), json_serializer=dumps, **options)
+        if self.dialect == "sqlite":
+            event.listen(engine, "connect", set_pragmas)
+        return engine
 
     def close(self) -> None:
         self.engine.dispose()
+        self.reader.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        # Reads need no transaction, and here they pay for none.
-        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with Session(engine) as self._session:
+        with Session(self.reader) as self._session:
             yield
 
     def plain(self, record: Any) -> dict[str, Any]:
@@ -208,7 +214,7 @@ class Alchemy:
         return self._session.get(Task, id)
 
     def get_alone(self, id: str) -> Any:
-        with Session(self.engine) as session:
+        with Session(self.reader) as session:
             return session.get(Task, id)
 
     def create_each(self, rows: Rows) -> list[Any]:
@@ -257,11 +263,28 @@ class Alchemy:
         return made
 
     def bulk_update(self, rows: Rows) -> int:
+        if self.dialect == "postgresql":
+            return self._update_from_values(rows)
         now = _now()
         with Session(self.engine) as session:
             session.execute(update(Task), [{**row, "updated_at": now} for row in rows])
             session.commit()
         return len(rows)
+
+    def _update_from_values(self, rows: Rows) -> int:
+        names = ("id", "owner", "priority")
+        given = values(*(column(name, String) for name in names), name="given").data(
+            [tuple(row[name] for name in names) for row in rows]
+        )
+        statement = (
+            update(Task)
+            .values(owner=given.c.owner, priority=given.c.priority, updated_at=_now())
+            .where(Task.id == given.c.id)
+        )
+        with Session(self.engine) as session:
+            done: Any = session.execute(statement, execution_options={"synchronize_session": False})
+            session.commit()
+        return done.rowcount  # type: ignore[no-any-return]
 
     def bulk_delete(self, ids: Sequence[str]) -> int:
         statement = delete(Task).where(Task.id.in_(bindparam("ids", expanding=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from benchmarks import queries
 from benchmarks.contenders import Rows
 from benchmarks.data import INSTANCE_COLUMNS, PROJECT_COLUMNS, TASK_COLUMNS
 from hopper_data.database import Database
+from hopper_data.sqlite_turns import CHECKPOINT_PAGES
 
 
 @dataclass(slots=True)
@@ -493,10 +495,30 @@ class RawPostgresql(Raw):
         return [Instance(*row) for row in self.fetch(sql, (id, id))]
 
 
-class PreparedPostgresql(RawPostgresql):
+class TunedSqlite(RawSqlite):
+    """The same with the pragmas that ours sets, and many rows made without garbage collections."""
+
+    name = "driver, tuned"
+
+    def open(self, database: Database) -> sqlite3.Connection:
+        connection = super().open(database)
+        for pragma in (f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def rows(self, count: int) -> list[Task]:
+        with _uncollected():
+            return super().rows(count)
+
+
+class TunedPostgresql(RawPostgresql):
     """The same where it prepares what is about one row, which psycopg2 does not do by itself."""
 
-    name = "driver, prepared"
+    name = "driver, tuned"
+
+    def rows(self, count: int) -> list[Task]:
+        with _uncollected():
+            return super().rows(count)
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -509,3 +531,10 @@ class PreparedPostgresql(RawPostgresql):
         numbered = "".join(f"${number}{part}" for number, part in enumerate(others, 1))
         self.connection.cursor().execute(f"PREPARE {name} AS {first}{numbered}")
         return f"EXECUTE {name}({', '.join([self.param] * len(others))})"
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
