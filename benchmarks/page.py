@@ -383,9 +383,9 @@ that ours does beneath: psycopg2 with the statements about one row prepared on t
 with our pragmas (the log of the file is brought into it every 4,000 pages, not every 1,000; what is
 kept aside is in memory), both without garbage collections among 10,000 rows, asyncpg without the
 reset of each connection that comes back to its pool. And aiosqlite with one hop to its thread for
-each get, not three: 50 gets at once are then one batch on one connection, which no sessions can be
-that have a transaction each. *peewee* and *sqlalchemy* (its ORM) have models of their own, and asynchronous sides of their own. Ours also
-checks every value, as it always does.
+each get, not three: 50 gets at once are then one batch on one connection, which sessions that have
+a transaction each cannot be. *peewee* and *sqlalchemy* (its ORM) have models of their own, and
+asynchronous sides of their own. Ours also checks every value, as it always does.
 
 They take turns, another one first in each round, after a warm-up and a garbage collection; a time
 is the median of the rounds, for one call. *ratio* is ours over the driver's. What else the machine

@@ -256,7 +256,11 @@ if not TYPE_CHECKING:  # type checkers know the names, and should find those tha
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
-            return import_module(f"{__name__}.{name}")
+            try:
+                return import_module(f"{__name__}.{name}")
+            except Exception as error:  # without what an extra brings
+                text = f"module {__name__!r} has no attribute {name!r}: {error}"
+                raise AttributeError(text) from error
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

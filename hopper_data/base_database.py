@@ -81,9 +81,9 @@ class Database(PooledConnections):
         options = super().get_context_options()
         return {**options, "dialect": self.dialect, "schema_prefix": self.schema_prefix}
 
-    def connect(self, reuse_if_open: bool = False) -> bool:
+    def connect(self, reuse_if_open: bool = False, *, for_session: bool = False) -> bool:
         try:
-            return super().connect(reuse_if_open)
+            return super().connect(reuse_if_open, for_session=for_session)
         except Exception:
             with translated(self):
                 raise
@@ -150,6 +150,11 @@ class Database(PooledConnections):
         except (peewee.PeeweeException, DatabaseError):
             logger.debug("rollback on a lost connection of %s", self.label, exc_info=True)
 
+    def abandon(self) -> None:
+        """Roll back a transaction that nobody will end, and forget what was to be done after it."""
+        self._state.transactions.clear()
+        self.rollback()
+
     def transaction(self, *args: Any, **kwargs: Any) -> Any:
         return Transaction(self, *args, **kwargs)
 
@@ -215,6 +220,11 @@ class Database(PooledConnections):
         return bool(
             self.query_hooks or self.config.echo or _peewee_logger.isEnabledFor(logging.DEBUG)
         )
+
+    def fetch_sorted(self, sql: str) -> list[Any]:
+        """The rows of a query of ours that sorts a whole table."""
+        with self.sorting_on_disk():
+            return self.fetch_all(sql)
 
     def sorting_on_disk(self) -> AbstractContextManager[Any]:
         """Inside the block, what needs much room takes it on disk, not in memory.

@@ -60,7 +60,7 @@ class PooledConnections(PooledDatabase):
     _state: Any
 
     def _prepare_pool(self) -> None:
-        self._opening: set[object] = set()
+        self._opening: set[int] = set()
         self._line: deque[_Waiter] = deque()
         self._orphans: deque[PoolConnection] = deque()
         self._closed_at = 0.0
@@ -69,7 +69,7 @@ class PooledConnections(PooledDatabase):
 
     # -- for one thread ---------------------------------------------------------------------------
 
-    def connect(self, reuse_if_open: bool = False) -> bool:
+    def connect(self, reuse_if_open: bool = False, *, for_session: bool = False) -> bool:
         """Take a connection for this thread; False when it has one and may use it again."""
         state = self._state
         if not state.closed:
@@ -81,14 +81,36 @@ class PooledConnections(PooledDatabase):
         lease = getattr(state, "lease", None)
         if lease is None:
             lease = state.lease = _Lease(self)
-        self._opening.discard(lease)
+        self._opening.discard(id(lease))
         if lease.entry is not None:
             self._reclaim(lease.entry)
             lease.entry = None
         connection = self._connect(lease)
+        lease.is_for_session = for_session
         # All else is as `reset()` has left it.
         state.conn, state.closed = connection, False
         return True
+
+    def connect_for_session(self) -> bool:
+        """Have a connection; whether the session that asks is to give it back.
+
+        It also gives back what an earlier session would have, had it not been interrupted.
+        """
+        if self.connect(reuse_if_open=True, for_session=True):
+            return True
+        lease = self._state.lease
+        return lease.is_for_session and not lease.runs_callbacks
+
+    def _run_commit_callbacks(self) -> None:
+        lease = getattr(self._state, "lease", None)
+        if lease is None:
+            super()._run_commit_callbacks()
+            return
+        lease.runs_callbacks = True
+        try:
+            super()._run_commit_callbacks()
+        finally:
+            lease.runs_callbacks = False
 
     def close(self) -> bool:
         """Give this thread's connection back; False when it has none."""
@@ -163,7 +185,7 @@ class PooledConnections(PooledDatabase):
 
     def _take(self, lease: _Lease | None) -> tuple[PoolConnection, float] | None:
         if not self._connections:
-            self._opening.add(lease or threading.get_ident())
+            self._opening.add(id(lease) if lease else threading.get_ident())
             return None
         created, answered, connection = self._connections[-1]
         entry = self._mark(connection, created, lease)
@@ -211,7 +233,7 @@ class PooledConnections(PooledDatabase):
             connection = self._open()
         finally:
             with self._pool_lock:
-                self._opening.discard(lease or threading.get_ident())
+                self._opening.discard(id(lease) if lease else threading.get_ident())
                 if connection is None:
                     self._wake()
                 else:
@@ -294,6 +316,19 @@ class PooledConnections(PooledDatabase):
             taken = [entry.checked_out for entry in self._in_use.values()]
         return round(time.time() - min(taken), 3) if taken else None
 
+    def close_stale(self, age: float = 600) -> int:
+        """Close the connections that are in use for so many seconds, and count them."""
+        closed = int(super().close_stale(age))
+        with self._pool_lock:
+            self._wake()
+        return closed
+
+    def close_all(self) -> None:
+        """Close all connections, those in use by other threads, too."""
+        super().close_all()
+        with self._pool_lock:
+            self._wake()
+
     def close_pool(self) -> None:
         """Close this thread's connection and the idle ones; the others when they come back."""
         if not self.in_transaction():
@@ -335,17 +370,21 @@ class _Lease:
     and forgotten after it counts as given back, so that no interrupt can make it lost.
     """
 
+    entry: PoolConnection | None = None
+    is_for_session = False
+    """Whether a session has taken it, and is to give it back."""
+    runs_callbacks = False
+    """Whether that session is about to do so, after what waits for its commit."""
+    _pool: Any = None
+
     def __init__(self, pool: PooledConnections) -> None:
         self._pool = weakref.ref(pool)
-        self.entry: PoolConnection | None = None
-        self.is_for_session = False
-        """Whether a session has taken it, and should have given it back."""
 
     def __del__(self) -> None:
         # May run anywhere, in a thread that holds the pool's lock too: it only leaves a note.
-        pool = self._pool()
+        pool = self._pool and self._pool()
         if pool is not None:
-            pool._opening.discard(self)
+            pool._opening.discard(id(self))
             if self.entry is not None:
                 pool._orphans.append(self.entry)
 

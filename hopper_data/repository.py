@@ -527,8 +527,8 @@ class Repository(Generic[M]):
 
     def _sorted_rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query that sorts a whole table."""
-        with self.database.sorting_on_disk():
-            return self._rows(sql)
+        database = self.database
+        return database.fetch_sorted(bind_parameters(sql, (), database.dialect)[0])
 
     def _models(self, sql: str, params: Sequence[Any]) -> list[M]:
         """The rows of a statement that returns the columns of the model in their order."""

@@ -14,7 +14,6 @@ from contextlib import (
 )
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import ref
 
 from hopper_data.config import DatabaseConfig
 from hopper_data.database import Database, create_database, enter, leave, proxy
@@ -50,7 +49,10 @@ class Session:
         self._database = database
         self.read_only = read_only
         self.nested = nested
-        self._ended = False
+        self.has_ended = False
+        """Whether its block is over."""
+        self.is_used = False
+        """Whether anybody has asked for its database."""
         self._changes = database.count_changes()
 
     def __repr__(self) -> str:
@@ -60,21 +62,17 @@ class Session:
     def database(self) -> Database:
         """The database of the session; a `DatabaseError` where its transaction is not open."""
         # Peewee would take a connection of its own, and commit each statement at once.
-        if self._ended or not self._database._state.transactions:
+        if self.has_ended or not self._database._state.transactions:
             raise DatabaseError(
                 "this session has ended, or belongs to another thread; open one for the work at "
                 "hand: with get_sync_session() as session: …"
             )
+        self.is_used = True
         return self._database
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its block is over."""
-        return self._ended
 
     def end(self) -> None:
         """Refuse further work; the transaction is over."""
-        self._ended = True
+        self.has_ended = True
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -154,12 +152,7 @@ class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: 
         nested = bool(state.transactions)
         opened = entered = False
         try:
-            # What a session has taken it gives back, be it one whose end was interrupted.
-            opened = not nested and (
-                database.connect(reuse_if_open=True) or state.lease.is_for_session
-            )
-            if opened:
-                state.lease.is_for_session = True
+            opened = not nested and database.connect_for_session()
             enter(database)
             entered = True
             session = Session(database, read_only=self._read_only, nested=nested)
@@ -168,24 +161,24 @@ class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: 
                 scope = database.read_only()
             else:
                 scope = database.atomic() if nested else database.transaction()
-            scope.session, scope.block = session, ref(self)
+            scope.session = session
             scope.__enter__()
             self._open = (database, opened, scope, session, state.transactions, get_ident())
         except BaseException:
             if entered:
                 leave(database)
             if not nested and state.transactions:
-                state.transactions.clear()
-                database.rollback()
+                database.abandon()
             if opened:
                 database.release()
             raise
         return session
 
     def __exit__(self, *exc_info: Any) -> None:
-        (database, opened, scope, session, transactions, thread), self._open = self._open, None
+        database, opened, scope, session, transactions, thread = self._open
+        session.has_ended = True  # first of all, and no call, which an interrupt could come before
+        self._open = None
         try:
-            session.end()
             if not transactions or database._state.transactions is not transactions:
                 raise DatabaseError(
                     "the transaction of this session is not open here: a session ends in the "
@@ -198,17 +191,23 @@ class open_session(AbstractContextManager[Session], ContextDecorator):  # noqa: 
                 if opened:
                     database.release()
 
+    def __del__(self) -> None:
+        # An interrupt came before `__exit__()` had begun. Where nobody keeps the block, and ends
+        # the session by hand, it has gone before the session is used.
+        if self._open is not None and self._open[3].is_used:
+            self._open[3].has_ended = True
+
 
 def _end_abandoned(database: Database) -> None:
-    """Roll back the transaction of a session whose end was interrupted."""
+    """Roll back the transaction of a session that has ended without its own end."""
     state = database._state
-    outer = state.transactions[0]
-    session = getattr(outer, "session", None)
-    if session is not None and (session.has_ended or outer.block() is None):
-        logger.warning("a transaction on %s was left open by an interrupt", database.label)
-        state.transactions.clear()
-        database.rollback()
-        leave(database)
+    session = getattr(state.transactions[0], "session", None)
+    if session is None or not session.has_ended:
+        return
+    logger.warning("a session on %s was interrupted, and is rolled back", database.label)
+    database.abandon()
+    leave(database)
+    if database.connect_for_session():
         database.release()
 
 
@@ -304,6 +303,8 @@ def run_in_transaction(
     """
     check_retries(retries, delay_s)
     target = database or proxy.obj
+    if target._state.transactions:
+        _end_abandoned(target)
     nested = target.transaction_depth() > 0
     attempts = 1 if nested else retries + 1
     for attempt in range(1, attempts + 1):

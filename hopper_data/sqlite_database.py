@@ -145,6 +145,8 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         self._guard.forbids_late = False
+        if self._guard.forbids:
+            self.allow_writes(before=False)  # the end of a read-only one was interrupted
         connection = self._state.conn or super().connection()
         if lock_type or not isinstance(connection, FileConnection):
             super().begin(lock_type)
@@ -175,6 +177,12 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             if connection is not None and connection.in_transaction:
                 super().rollback()
 
+    def abandon(self) -> None:
+        self._guard.forbids_late = False
+        super().abandon()
+        if self._guard.forbids:
+            self.allow_writes(before=False)
+
     @contextmanager
     def sorting_on_disk(self) -> Iterator[None]:
         if self.in_memory:
@@ -187,6 +195,8 @@ class SqliteDatabase(Database, PooledSqliteDatabase):
             self._keep_aside_in("MEMORY")
 
     def _keep_aside_in(self, place: str) -> None:
+        if self._state.conn is None:
+            self.connect()
         # SQLite refuses where a transaction has made temporary tables, which would be lost.
         with suppress(sqlite3.Error):
             self._state.conn.execute(f"PRAGMA temp_store = {place}")

@@ -18,7 +18,7 @@ class Transaction(peewee._transaction):
     """Peewee's, in fewer steps, since every session pays for them."""
 
     session: Any = None
-    """The session whose transaction it is; with it comes `block()`, its `with` block or None."""
+    """The session whose transaction it is."""
     _begin: Any
 
     def __enter__(self) -> Any:

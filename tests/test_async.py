@@ -29,6 +29,7 @@ from hopper_data import (
     get_async_session,
     get_sync_session,
     run_in_async_transaction,
+    run_migrations,
     using,
 )
 from hopper_data.aio import AsyncSession, async_database, open_async_session
@@ -491,6 +492,44 @@ def test_a_read_only_session_after_another_cannot_write_either(database: Databas
     with open_session(database) as session:
         task = TaskRepository(session).get_or_raise("a")
         assert (task.title, task.context) == ("A task", "written")
+
+
+def test_a_factory_for_each_job_is_not_mixed_up_with_the_one_before(
+    backend: str, make_url: Callable[..., str]
+) -> None:
+    url = make_url(backend.rpartition("-")[2])
+
+    async def job() -> None:
+        # The databases of some are where those of others have been.
+        factory = SessionFactory(url)
+        if "memory" in url:
+            run_migrations(database=factory.database)
+        async with factory.get_async_session() as session:
+            made = await create(session)
+            await asyncio.sleep(0.001)
+            async with factory.get_async_session() as inner:
+                assert await AsyncTaskRepository(inner).get(made)
+
+    async def work() -> None:
+        for _ in range(20):
+            await job()
+
+    asyncio.run(work())
+
+
+def test_a_synchronous_session_runs_on_the_asynchronous_side(database: Database) -> None:
+    def work(target: Database) -> int:
+        with open_session(target) as session:
+            TaskRepository(session).create(title="x")
+            with using(target), get_sync_session() as inner:
+                return TaskRepository(inner).count()
+
+    async def ask() -> int:
+        target = await async_database(database)
+        return int(await target.run(work, target))
+
+    assert asyncio.run(ask()) == 1
+    assert count(database) == 1
 
 
 def test_no_event_loop_is_kept(database: Database) -> None:

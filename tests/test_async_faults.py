@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import asyncpg
@@ -132,6 +133,36 @@ def test_a_read_that_fails_undoes_itself_alone(
 
     asyncio.run(work())
     assert contexts(server).count("written") == (not read_only)
+
+
+def test_what_follows_a_read_is_not_undone_with_a_later_one(server: Database) -> None:
+    async def fail(session: AsyncSession) -> None:
+        with psycopg2.connect(server.url.render(hide_password=False)) as other:
+            other.cursor().execute("LOCK TABLE projects IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(DatabaseUnavailable):
+                await AsyncProjectRepository(session).get("a")
+        other.close()
+
+    async def work() -> None:
+        async with open_async_session(server) as session:
+            tasks = AsyncTaskRepository(session)
+            await tasks.update("a", context="written")
+            await session.execute("SET LOCAL lock_timeout = '50ms'")
+            assert await tasks.get("b")
+            await session.execute("CREATE TABLE kept (number INTEGER)")
+            await session.execute("SELECT setval(pg_get_serial_sequence('task_events', 'id'), 77)")
+            await fail(session)
+            await session.execute("INSERT INTO kept VALUES (1)")
+            found = []
+            async with aclosing(session.stream(TaskRepository(session).iterate)) as stream:
+                async for task in stream:
+                    found.append(task.id)
+                    await fail(session)
+            assert sorted(found) == ["a", "b"]
+
+    asyncio.run(work())
+    with open_session(server) as session:
+        assert session.execute("SELECT number FROM kept") == [(1,)]
 
 
 def test_a_race_that_is_lost_again_is_the_error(server: Database) -> None:

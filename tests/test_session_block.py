@@ -141,6 +141,38 @@ def test_an_inner_session_whose_outer_one_has_ended_says_so(database: Database) 
     assert database.pool_status()["in_use"] == 0
 
 
+def test_a_session_whose_block_nobody_keeps_goes_on(database: Database) -> None:
+    session = open_session(database).__enter__()
+    TaskRepository(session).create(id="a", title="A")
+    with open_session(database) as inner:
+        assert inner.nested
+        assert TaskRepository(inner).exists("a")
+    assert TaskRepository(session).exists("a")
+    database.abandon()
+    leave(database)
+    database.release()
+    with open_session(database) as later:
+        assert not TaskRepository(later).exists("a")
+
+
+def test_a_session_in_a_callback_leaves_the_connection_where_it_is(database: Database) -> None:
+    open_after = []
+
+    def work() -> None:
+        with open_session(database) as session:
+            TaskRepository(session).create(title="later")
+        open_after.append(not database.is_closed())
+
+    with open_session(database) as session:
+        TaskRepository(session).create(title="first")
+        database.after_commit(work)
+        database.after_commit(work)
+    assert open_after == [True, True]
+    assert database.pool_status()["in_use"] == 0
+    with open_session(database) as session:
+        assert TaskRepository(session).count() == 3
+
+
 INTERRUPTED = """
 import random, signal, sys
 from hopper_data import TaskRepository, create_database, run_migrations

@@ -38,13 +38,17 @@ class AsyncDatabase(pwasyncio.AsyncDatabaseMixin):
         self._connect_limit_s = self.config.connect_timeout_s or None  # 0 is no limit
         self._open_ones: set[Any] = set()
 
-    def connect(self, reuse_if_open: bool = False) -> bool:
+    def connect(self, reuse_if_open: bool = False, *, for_session: bool = False) -> bool:  # noqa: ARG002
         if not self.is_closed():
             if reuse_if_open:
                 return False
             raise DatabaseError("a connection is already open in this task")
         pwasyncio.await_(self.aconnect())
         return True
+
+    def connect_for_session(self) -> bool:
+        """Have a connection; whether the session that asks is to give it back."""
+        return bool(self.connect(reuse_if_open=True))
 
     def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         """The rows of a query of ours that writes nothing."""

@@ -49,5 +49,7 @@ async def _close_with_loop(database: Any, known: dict[int, Any], key: int) -> As
         try:
             await database.aclose_all()
         finally:
-            # The generator holds its loop, and with the entry both would stay for ever.
-            known.pop(key, None)
+            # The generator holds its loop, and with the entry both would stay for ever. Another
+            # database may have the same number by now.
+            if key in known and known[key][1] is database:
+                del known[key]

@@ -20,7 +20,7 @@ from hopper_data.config import Backend, DatabaseURL
 from hopper_data.driver_errors import translated
 from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.libpq import keep_alive
-from hopper_data.postgresql_database import ISOLATION, READ_COMMITTED, PostgresqlDatabase, is_write
+from hopper_data.postgresql_database import ISOLATION, READ_COMMITTED, PostgresqlDatabase
 from hopper_data.statements import LEADING, control_word
 
 __all__ = ["AsyncPostgresqlDatabase", "PostgresConnection"]
@@ -147,7 +147,9 @@ class AsyncPostgresqlDatabase(AsyncDatabase, pwasyncio.AsyncPostgresqlDatabase, 
             await self._close_guard_async(connection, word)
             return await super()._run_async(sql, params)
         if not begin:  # else nothing is lost when the transaction begins again
-            await self._guard_async(connection, writes=is_write(sql))
+            # Who may write can do so by a SELECT, too.
+            own = not connection.is_read_only or not _SELECT.match(sql)
+            await self._guard_async(connection, writes=own)
         try:
             return await super()._run_async(sql, params)
         except Exception:
@@ -309,6 +311,8 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
         """Whether nothing has been written since the guard was made."""
         self.begin = ""
         """The BEGIN that has to be sent before anything else."""
+        self.is_read_only = False
+        """Whether the transaction cannot write."""
 
     async def _execute(self, sql: str, params: Any = None) -> Any:
         if self.begin:
@@ -348,6 +352,7 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
     def begin_with(self, begin: str) -> None:
         """Let a transaction begin with the next statement."""
         self.guard, self.guard_open, self.covers_reads, self.begin = 0, False, False, begin
+        self.is_read_only = begin == _BEGIN_READ_ONLY
 
     async def begun(self) -> None:
         """Send the BEGIN that waits."""
@@ -375,6 +380,7 @@ class PostgresConnection(pwasyncio.AsyncPostgresqlConnection):
             return str(await self.conn.execute("COMMIT"))
 
 
+_SELECT = re.compile(LEADING + r"(SELECT|VALUES|TABLE)\b", re.IGNORECASE)
 _WITH = re.compile(LEADING + r"WITH\b", re.IGNORECASE)
 _CHANGES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)

@@ -209,13 +209,22 @@ class AsyncSqliteDatabase(AsyncDatabase, pwasyncio.AsyncSqliteDatabase, SqliteDa
     def _fetches_at_once(self) -> bool:
         return not (self.in_memory or self._is_watched())
 
-    async def _fetch_async(self, sql: str, params: Sequence[Any]) -> list[Any]:
+    def fetch_sorted(self, sql: str) -> list[Any]:
+        if not self._fetches_at_once():
+            return self.fetch_all(sql)
+        rows: list[Any] = pwasyncio.await_(self._fetch_async(sql, (), sorts=True))
+        return rows
+
+    async def _fetch_async(
+        self, sql: str, params: Sequence[Any], *, sorts: bool = False
+    ) -> list[Any]:
         start = time.perf_counter()
         connection = await self.aconnect()
         if not connection.is_waiting():
             self._check_transaction(connection.conn, sql)
         try:
-            rows: list[Any] = await connection.fetch(sql, params)
+            fetch = connection.fetch_sorted if sorts else connection.fetch
+            rows: list[Any] = await fetch(sql, params)
         except Exception as error:
             if looked_too_early(error):
                 return cast("list[Any]", (await self.aexecute_sql(sql, params)).fetchall())
@@ -325,6 +334,10 @@ class SqliteConnection(pwasyncio.AsyncSqliteConnection):
     async def fetch(self, sql: str, params: Sequence[Any]) -> list[Any]:
         """The rows of a query of ours, which writes nothing."""
         return await self._run(_fetch, sql, params)
+
+    async def fetch_sorted(self, sql: str, params: Sequence[Any]) -> list[Any]:
+        """The same for one that sorts a whole table."""
+        return await self._run(_fetch_sorted, sql, params)
 
     async def forbid(self) -> bool:
         """Refuse writes until `allow()`; whether they were refused before."""
@@ -448,6 +461,16 @@ def _run(connection: sqlite3.Connection, sql: str, params: Any) -> Any:
 
 def _fetch(connection: sqlite3.Connection, sql: str, params: Any) -> list[Any]:
     return connection.execute(sql, params).fetchall()
+
+
+def _fetch_sorted(connection: sqlite3.Connection, sql: str, params: Any) -> list[Any]:
+    with suppress(sqlite3.Error):  # where there are temporary tables
+        connection.execute("PRAGMA temp_store = FILE")
+    try:
+        return _fetch(connection, sql, params)
+    finally:
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA temp_store = MEMORY")
 
 
 def _nothing(connection: sqlite3.Connection, sql: str) -> None:
