@@ -556,6 +556,11 @@ class JSONText(Node):
         return ctx.value(self.text, converter=False)
 
 
+def json_text(encoded: Any) -> Any:
+    """The text of a document, where it is to travel as a parameter by itself."""
+    return encoded.text if isinstance(encoded, JSONText) else encoded
+
+
 def plain_json(value: Any, field: peewee.Field[Any], depth: int = 0) -> Any:
     """`value` as plain JSON data, copied; refuses what one of the backends would refuse.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -540,18 +541,30 @@ def default_values(
 
 
 def _split_defaults(model: type[BaseModel]) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    defaults = [
-        (field.name, field.default)
-        for field in model._meta.sorted_fields
-        if field.default is not None
-    ]
-    made = [(name, default) for name, default in defaults if callable(default)]
+    fixed, made = {}, []
+    for field in model._meta.sorted_fields:
+        default = field.default
+        if default is None:
+            continue
+        if callable(default):
+            ours = getattr(default, "__module__", None) or ""
+            trusted = ours.partition(".")[0] == "hopper_data"
+            made.append((field.name, default if trusted else partial(_made, field, default)))
+        elif isinstance(default, list | dict):  # each row has one of its own
+            made.append((field.name, partial(field.normalize, default)))
+        else:
+            fixed[field.name] = field.normalize(default)
     stamps = ("created_at", "updated_at")
     return (
-        {name: default for name, default in defaults if not callable(default)},
+        fixed,
         [(name, make) for name, make in made if name not in stamps],
         [(name, make) for name, make in made if name in stamps],
     )
+
+
+def _made(field: Any, default: Callable[[], Any]) -> Any:
+    value = default()
+    return value if value is None else field.normalize(value)
 
 
 def check_rules(model: type[BaseModel], row: Mapping[str, Any]) -> None:

@@ -565,7 +565,8 @@ class Repository(Generic[M]):
     def _make(self, row: Mapping[str, Any]) -> M:
         """A model of normalized values, unchanged as far as `save()` is concerned."""
         model: Any = self.model
-        instance: M = model.__new__(model)
+        own = model.__init__ is not BaseModel.__init__  # which may set attributes of its own
+        instance: M = model(__no_default__=True) if own else model.__new__(model)
         instance.__data__, instance._dirty, instance.__rel__ = dict(row), set(), {}
         return instance
 

@@ -7,6 +7,7 @@ statement is the same text for ten rows as for ten thousand. `json_each` on SQLi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -22,6 +23,7 @@ from hopper_data.fields import (
     UTCDateTimeField,
     UUID7Field,
     dump_json,
+    json_text,
 )
 
 __all__ = ["delete_rows", "insert_rows", "update_rows", "upsert_row_sql"]
@@ -91,8 +93,10 @@ def _encoder(field: Any) -> Callable[[Any], Any] | None:
     """What encodes a value of a field; None where it travels as it is."""
     if isinstance(field, ForeignKeyField):
         return _encoder(field.rel_field)
-    if isinstance(field, JSONField) or type(field).encode is CheckedField.encode:
+    if type(field).encode in (JSONField.encode, CheckedField.encode):
         return None
+    if isinstance(field, JSONField):  # with an `encode()` of its own
+        return lambda value: json.loads(json_text(field.encode(value)))
     if type(field).encode in _REPEATED:
         return _Encoded(field).__getitem__
     encode: Callable[[Any], Any] = field.encode

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,12 @@ from hopper_data import (
     TaskRepository,
     ValidationError,
     fastpath,
+)
+from hopper_data.chat import (
+    ConversationRepository,
+    MCPConfigRepository,
+    MessageRepository,
+    UserRepository,
 )
 from hopper_data.database import Database
 from hopper_data.fields import TextField
@@ -56,6 +63,27 @@ class Everything:
         self.plan = Plan(session)
         feature = self.plan.feature()
         self.plan.walk(self.plan.many(feature, 3, priority=2)[0], "in_progress")
+        self.users, self.configs = UserRepository(session), MCPConfigRepository(session)
+        self.conversations = ConversationRepository(session)
+        self.messages = MessageRepository(session)
+        self.users.bulk_create(
+            {"id": KEYS[n], "email": f"{n}@example.com", "subject_id": f"auth0|{n}"}
+            for n in range(3)
+        )
+        for number in range(4):
+            self.conversations.create(id=KEYS[number], user_id=KEYS[number % 2], title="a")
+        for number in range(5):
+            self.messages.append(KEYS[number % 2], "user", f"text {number}")
+        self.configs.create(id=KEYS[0], user_id=KEYS[0], name="files", config={"a": [1]})
+        self.configs.create(id=KEYS[1], user_id=KEYS[0], name="web", config={}, enabled=False)
+
+    def repositories(self) -> Iterator[Repository[Any]]:
+        for value in (*vars(self).values(), *vars(self.plan).values()):
+            if isinstance(value, Repository):
+                yield value
+
+
+KEYS = [UUID(int=number + 1) for number in range(9)]
 
 
 def fill(repository: Any, name: str) -> Any:
@@ -138,6 +166,21 @@ READS: dict[str, Callable[[Everything], Any]] = {
     "plan": lambda it: [it.plan.epics.get_all(), it.plan.features.get_all()],
     "plan, tasks": lambda it: it.plan.tasks.list_by_epic("E04"),
     "plan, history": lambda it: it.plan.history.list_recent(),
+    "users": lambda it: it.users.get_all(),
+    "user": lambda it: [it.users.get(KEYS[1]), it.users.get(str(KEYS[1])), it.users.get("no key")],
+    "user, missing": lambda it: it.users.get_or_raise(KEYS[8]),
+    "user by email": lambda it: it.users.get_by_email("1@EXAMPLE.com"),
+    "user by subject": lambda it: it.users.get_by_subject_id("auth0|2"),
+    "conversations": lambda it: [it.conversations.list_for_user(key) for key in KEYS[:3]],
+    "conversations, some": lambda it: it.conversations.filter({"user_id": KEYS[0]}, 1, 1),
+    "messages": lambda it: it.messages.get_all(),
+    "history": lambda it: it.messages.history(KEYS[0], 2),
+    "history, before": lambda it: it.messages.history(
+        KEYS[0], 2, it.messages.history(KEYS[0], 2).next
+    ),
+    "history, no cursor": lambda it: it.messages.history(KEYS[0], 2, "%"),
+    "configs": lambda it: [it.configs.get_all(), it.configs.list_enabled(KEYS[0])],
+    "configs, encrypted or not": lambda it: pages(it.configs, {}, "name"),
 }
 FILTERS: list[dict[Any, Any]] = [
     {"status": "pending"},
@@ -215,6 +258,7 @@ def test_a_repository_writes_as_peewee_does(session: Session) -> None:
     def outcome(write: Callable[[Everything], Any]) -> Any:
         found = answer(lambda: write(it))
         stored = (it.tasks, it.mappings, it.instances, it.projects, it.plan.epics)
+        stored += (it.users, it.conversations, it.configs, it.messages)
         return found, [answer(repository.get_all) for repository in stored]
 
     for name, write in WRITES.items():
@@ -223,6 +267,21 @@ def test_a_repository_writes_as_peewee_does(session: Session) -> None:
         except BaseException as error:
             error.add_note(f"in the case {name!r}")
             raise
+
+
+def test_all_repositories_are_asked(session: Session) -> None:
+    def below(kind: type[Any]) -> set[type[Any]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    ours = {
+        kind
+        for kind in below(Repository)
+        if kind.__module__.startswith("hopper_data.")
+        and hasattr(kind, "model")
+        and not kind.__name__.startswith("_")
+    }
+    asked = {kind for it in Everything(session).repositories() for kind in type(it).__mro__}
+    assert {kind.__name__ for kind in ours - asked} == set()
 
 
 @each("filters", FILTERS)
@@ -239,6 +298,28 @@ def test_filters_choose_as_peewee_does(session: Session, filters: dict[Any, Any]
 NOW = {"created_at": MARCH, "updated_at": MARCH}
 TEXT = "a\tb\nc\rd\\N\\.\\ \x01\x7f '\" \ufeff\u2028 \U0001f600"
 WRITES: dict[str, Callable[[Everything], Any]] = {
+    "user": lambda it: it.users.create(id=KEYS[8], email="E@x.example", subject_id="s", **NOW),
+    "user, taken": lambda it: it.users.create(id=KEYS[8], email="1@example.com", subject_id="s"),
+    "user, no address": lambda it: it.users.create(id=KEYS[8], email="1", subject_id="s"),
+    "user, claims": lambda it: it.users.get_or_create_from_claims("auth0|1", "1@example.com").id,
+    "user, gone": lambda it: it.users.delete(KEYS[0]),
+    "conversation": lambda it: it.conversations.create(id=KEYS[8], user_id=KEYS[2], **NOW),
+    "conversation, nobody's": lambda it: it.conversations.create(id=KEYS[8], user_id=KEYS[7]),
+    "message": lambda it: it.messages.create(
+        id=KEYS[8], conversation_id=KEYS[2], role="tool", tool_results=[{"a": 1}], created_at=MARCH
+    ),
+    "message, no role": lambda it: it.messages.append(KEYS[2], "wrong", "a"),
+    "message, no conversation": lambda it: it.messages.append(KEYS[8], "user", "a"),
+    "config": lambda it: it.configs.create(
+        id=KEYS[8], user_id=KEYS[1], name="n", config={"b": [None]}, **NOW
+    ),
+    "config, taken": lambda it: it.configs.create(user_id=KEYS[0], name="web", config={}),
+    "config, upsert": lambda it: it.configs.upsert(
+        KEYS[0], "web", {"c": 1}, updated_at=MARCH.replace(year=2200)
+    ),
+    "config, disabled": lambda it: it.configs.update(
+        KEYS[0], enabled=False, updated_at=MARCH.replace(year=2200)
+    ),
     "create": lambda it: it.tasks.create(id="new", title="a", priority="high", tags=["b"], **NOW),
     "create, defaults": lambda it: it.tasks.create(
         id="new", title="a", tags=None, status=None, **NOW

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -320,3 +320,67 @@ def test_names_that_do_not_exist_are_not_kept() -> None:
             with pytest.raises(ValidationError):
                 fastpath.new_row(Song, {"name": "a", f"name{number}": 1})
     assert len(known) == before
+
+
+class Wrapped(JSONField):
+    """A field that stores more than it is given."""
+
+    def encode(self, value: Any) -> Any:
+        return super().encode({"v": value})
+
+    def python_value(self, value: Any) -> Any:
+        found = super().python_value(value)
+        return found if found is None else found["v"]
+
+
+class Thing(BaseModel):
+    """With defaults of every kind, and an attribute of its own."""
+
+    name = CharField(primary_key=True)
+    data = Wrapped(null=True)
+    listed = JSONField(default=[])
+    at = UTCDateTimeField(
+        default=lambda: datetime(2026, 1, 1, 5, tzinfo=timezone(timedelta(hours=5)))
+    )
+    word = CharField(5, default=lambda: "abc")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cache: dict[str, Any] = {}
+
+
+class ThingRepository(Repository[Thing]):
+    model = Thing
+
+
+def test_what_others_declare_is_kept_to(session: Session) -> None:
+    session.database.create_tables([Thing])
+    things = ThingRepository(session)
+    with fastpath.disabled():
+        things.create(name="slow", data=[1])
+    things.create(name="one", data=[1]).listed.append("mine")
+    for number in range(3):
+        things.create(name=f"again {number}", data=[1])
+    things.bulk_create({"name": f"many {number}", "data": [1]} for number in range(30))
+    things.update("one", data=[1])
+    for found in (things.get_all(), [things.create(name="last", data=[1])]):
+        for thing in found:
+            assert (thing.data, thing.listed, thing.word) == ([1], [], "abc"), thing.name
+            assert (thing.at, thing.cache) == (datetime(2026, 1, 1, tzinfo=UTC), {})
+    assert things.count({"at": datetime(2026, 1, 1, tzinfo=UTC)}) == 36
+    text = "CAST(data AS TEXT)"
+    stored = session.execute(f"SELECT DISTINCT replace({text}, ' ', '') FROM thing")
+    assert stored == [('{"v":[1]}',)]
+
+
+class Hasty(BaseModel):
+    name = CharField(primary_key=True)
+    word = CharField(5, default=lambda: "abcdefgh")
+
+
+def test_a_default_is_checked_as_a_value_is() -> None:
+    for _ in range(3):
+        with pytest.raises(ValidationError, match="word"):
+            fastpath.new_row(Hasty, {"name": "a"})
+    with fastpath.disabled(), pytest.raises(ValidationError, match="word"):
+        fastpath.new_row(Hasty, {"name": "a"})

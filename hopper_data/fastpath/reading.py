@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import peewee
@@ -53,7 +54,10 @@ def _make_builder(model: type[BaseModel]) -> Build:
     fields = model._meta.sorted_fields
     # Most columns of a row are empty, and a dict is copied sooner than it is filled.
     empty = dict.fromkeys(field.name for field in fields)
-    names: dict[str, Any] = {"model": model, "new": model.__new__, "empty": empty.copy, **_SHARED}
+    new: Callable[..., Any] = model.__new__
+    if model.__init__ is not BaseModel.__init__:  # which may set attributes of its own
+        new = partial(model, __no_default__=True)
+    names: dict[str, Any] = {"model": model, "new": new, "empty": empty.copy, **_SHARED}
     source = (
         "def build(rows):\n"
         "    models = []\n"
@@ -68,7 +72,7 @@ def _make_builder(model: type[BaseModel]) -> Build:
         given = f"if c{number} is not None: " if _is_known(field) else ""
         source += f"        {given}data[{field.name!r}] = {expression}\n"
     source += (
-        "        instance = new(model)\n"
+        f"        instance = new({'' if isinstance(new, partial) else 'model'})\n"
         "        instance.__data__ = data\n"
         "        instance._dirty = set()\n"
         "        instance.__rel__ = {}\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hopper_data import fields as kinds
 from hopper_data.fastpath.generating import ByNames, Known, compiled
-from hopper_data.fields import dump_json, dump_texts
+from hopper_data.fields import dump_json, dump_texts, json_text
 from hopper_data.model import BaseModel
 
 __all__ = ["parameters", "row_parameters"]
@@ -87,6 +87,8 @@ def _encode_of(field: Any) -> Callable[[Any], Any]:
     if type(field).encode is kinds.JSONField.encode:
         return dump_texts if field.items is str else dump_json
     encode: Callable[[Any], Any] = field.encode
+    if isinstance(field, kinds.JSONField):
+        return lambda value: json_text(encode(value))
     return encode
 
 
@@ -100,7 +102,7 @@ def _encoding(field: Any) -> Encoding:
     if isinstance(field, kinds.ForeignKeyField):
         return _encoding(field.rel_field)
     make = _ENCODINGS.get(type(field).encode)
-    return make(field) if make else ("{encode}(v)", field.encode)
+    return make(field) if make else ("{encode}(v)", _encode_of(field))
 
 
 _ENCODINGS: dict[Callable[..., Any], Callable[[Any], Encoding]] = {
