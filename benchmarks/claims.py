@@ -19,8 +19,7 @@ from benchmarks.data import (
     TASK_COLUMNS,
     World,
     as_text,
-    copy_into_postgresql,
-    copy_into_sqlite,
+    insert_tasks,
     new_connection,
     tidy_tasks,
 )
@@ -65,12 +64,20 @@ class Rates:
     @property
     def ratio(self) -> float:
         """Our rate over the driver's."""
-        return self.rates["hopper_data"] / self.rates["driver"]
+        return self.ratio_to("driver")
 
     @property
     def misses(self) -> bool:
         """Whether there is a goal, and the ratio, as it is shown, is below it."""
-        return self.goal is not None and round(self.ratio, 2) < self.goal
+        return self.misses_against("driver")
+
+    def ratio_to(self, name: str) -> float:
+        """Our rate over that of another."""
+        return self.rates["hopper_data"] / self.rates[name]
+
+    def misses_against(self, name: str) -> bool:
+        """Whether the goal would be missed, were it held against another one."""
+        return self.goal is not None and round(self.ratio_to(name), 2) < self.goal
 
 
 def measure_claims(
@@ -138,11 +145,7 @@ def put_in(world: World, count: int) -> None:
         rows.append(tuple(row.values()))
     done = dict(zip(TASK_COLUMNS, rows[0], strict=True))
     done.update(id="claim-done", status="completed")
-    connection = new_connection(world.database)
-    copy = copy_into_sqlite if world.database.dialect == "sqlite" else copy_into_postgresql
-    copy(connection, "tasks", TASK_COLUMNS, [tuple(done.values()), *rows])
-    connection.commit()
-    connection.close()
+    insert_tasks(world.database, [tuple(done.values()), *rows])
     tidy_tasks(world.database)
 
 

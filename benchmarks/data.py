@@ -167,6 +167,15 @@ def fill(database: Database, count: int, source: Source, bulk: int = 10_000) -> 
     return World(count, database, source, min(bulk, count))
 
 
+def insert_tasks(database: Database, rows: Iterable[Sequence[Any]]) -> None:
+    """Add rows of `TASK_COLUMNS` to those that are there."""
+    connection = new_connection(database)
+    copy = copy_into_sqlite if database.dialect == "sqlite" else copy_into_postgresql
+    copy(connection, "tasks", TASK_COLUMNS, rows)
+    connection.commit()
+    connection.close()
+
+
 def tidy(database: Database) -> None:
     """Let the planner know what is there, and forget what was deleted."""
     connection = new_connection(database)

@@ -29,12 +29,20 @@ class Measured:
     @property
     def ratio(self) -> float:
         """How many times the driver's time ours is."""
-        return self.seconds["hopper_data"] / self.seconds["driver"]
+        return self.ratio_to("driver")
 
     @property
     def misses(self) -> bool:
         """Whether there is a goal, and the ratio, as it is shown, is above it."""
-        return self.goal is not None and round(self.ratio, 2) > self.goal
+        return self.misses_against("driver")
+
+    def ratio_to(self, name: str) -> float:
+        """How many times the time of another one ours is."""
+        return self.seconds["hopper_data"] / self.seconds[name]
+
+    def misses_against(self, name: str) -> bool:
+        """Whether the goal would be missed, were it held against another one."""
+        return self.goal is not None and round(self.ratio_to(name), 2) > self.goal
 
 
 class AnswersDiffer(AssertionError):

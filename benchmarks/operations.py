@@ -18,8 +18,7 @@ from benchmarks.data import (
     TASK_COLUMNS,
     World,
     as_text,
-    copy_into_postgresql,
-    copy_into_sqlite,
+    insert_tasks,
     new_connection,
     task_id,
     tidy,
@@ -120,11 +119,7 @@ def _passing_tasks(world: World) -> list[str]:
         row.update(status="pending", attempts=0, max_attempts=3)
         row.update(tags='["passing","by"]', required_capabilities='["python"]')
         rows.append(tuple(row.values()))
-    connection = new_connection(world.database)
-    copy = copy_into_sqlite if world.database.dialect == "sqlite" else copy_into_postgresql
-    copy(connection, "tasks", TASK_COLUMNS, rows)
-    connection.commit()
-    connection.close()
+    insert_tasks(world.database, rows)
     return [row[0] for row in rows]
 
 

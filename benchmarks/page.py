@@ -129,10 +129,9 @@ def _against_tuned(results: Results) -> Iterator[str]:
         times = line.rates if isinstance(line, Rates) else line.seconds
         if line.goal is None or TUNED not in times:
             continue
-        ratio = round(times["hopper_data"] / times[TUNED], 2)
-        misses = ratio < line.goal if isinstance(line, Rates) else ratio > line.goal
         place = f"{BACKEND_NAMES[line.backend]}{', real tasks' if line.real else ''}"
-        found.append((f"{line.title} on {place} ({ratio:.2f}, not {line.goal:g})", misses))
+        said = f"{line.title} on {place} ({line.ratio_to(TUNED):.2f}, not {line.goal:g})"
+        found.append((said, line.misses_against(TUNED)))
     if found:
         missed = [said for said, misses in found if misses]
         yield (
@@ -212,11 +211,7 @@ def _operations(lines: Sequence[Measured]) -> Iterator[str]:
         f"{len(met)} of {len(aims)} goals are met; what misses its goal is in bold. "
         f"Of the {len(lines)} operations, {len(ahead)} are faster than in every peer."
     )
-    tuned = [
-        f"{line.title} {line.seconds['hopper_data'] / line.seconds[TUNED]:.2f}"
-        for line in lines
-        if TUNED in line.seconds
-    ]
+    tuned = [f"{line.title} {line.ratio_to(TUNED):.2f}" for line in lines if TUNED in line.seconds]
     if tuned:
         yield f"\nHow many times the time of *{TUNED}* ours is: {', '.join(tuned)}."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -22,27 +21,20 @@ from hopper_data.errors import DatabaseError, DatabaseUnavailable
 from hopper_data.libpq import copy_text, hung_up, keep_text, libpq_parameters
 from hopper_data.pool import in_time, watchdog
 from hopper_data.ready import ReadyStatements
-from hopper_data.statements import LEADING, control_word
+from hopper_data.statements import control_word
 
 __all__ = [
     "ISOLATION",
     "READ_COMMITTED",
     "PostgresqlDatabase",
     "cockroach_class",
-    "is_write",
 ]
 
 logger = logging.getLogger("hopper_data")
-_WRITES = re.compile(LEADING + r"(INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 ISOLATION, READ_COMMITTED = "default_transaction_isolation", "read committed"
 _STREAM_ROWS = 1000
 _PLAIN_BEGIN = "BEGIN; "
 _COPY_BYTES = 2**18
-
-
-def is_write(sql: str) -> bool:
-    """Whether a statement may change rows."""
-    return _WRITES.match(sql) is not None
 
 
 class PostgresqlDatabase(Database, PooledPostgresqlDatabase):

@@ -56,6 +56,13 @@ def hold_together(database: Database, count: int) -> None:
         list(pool.map(hold, range(count)))
 
 
+def in_a_thread_that_ends(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    gc.collect()
+
+
 def status(in_use: int, idle: int, most: int = 20) -> dict[str, int]:
     return {"in_use": in_use, "idle": idle, "max": most}
 
@@ -204,10 +211,7 @@ def test_a_thread_that_ends_does_not_take_its_connection_along(
         database.execute_sql("SELECT 1")
 
     for _ in range(3):
-        thread = threading.Thread(target=forget)
-        thread.start()
-        thread.join(30)
-        gc.collect()
+        in_a_thread_that_ends(forget)
         assert database.pool_status() == status(0, 1, 1)
         assert connection_of(database)
 
@@ -223,10 +227,7 @@ def test_a_thread_that_ends_in_a_read_only_session_leaves_one_that_writes(
     def forget() -> None:
         open_session(database, read_only=True).__enter__().execute("SELECT * FROM entries")
 
-    thread = threading.Thread(target=forget)
-    thread.start()
-    thread.join(30)
-    gc.collect()
+    in_a_thread_that_ends(forget)
     with open_session(database) as session:
         session.execute("INSERT INTO entries VALUES (1)")
     assert database.pool_status() == status(0, 1, 1)
@@ -245,10 +246,7 @@ def test_a_thread_that_ends_in_a_transaction_leaves_nothing_of_it(
         database.begin()
         database.execute_sql("INSERT INTO entries VALUES (1)")
 
-    thread = threading.Thread(target=forget)
-    thread.start()
-    thread.join(30)
-    gc.collect()
+    in_a_thread_that_ends(forget)
     with open_session(database) as session:
         assert session.execute("SELECT * FROM entries") == []
     assert database.pool_status() == status(0, 1, 1)
